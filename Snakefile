@@ -1,0 +1,39 @@
+# A table of contents: load the study, include the rules, ask for the report.
+import sys
+
+from llama_bench.study import TABLES, UserError, load
+
+try:
+    study = load(config)
+    study.runs
+except UserError as error:
+    sys.exit(f"llama_bench: {error}")
+
+
+wildcard_constraints:
+    run=r"[A-Za-z0-9._+-]+",
+    law=r"[a-z_]+",
+
+
+# the whole study, to its report
+rule all:
+    default_target: True
+    input:
+        f"{study.folder}/report.html",
+
+
+# the report of what is there; it names what is missing
+rule partial:
+    input:
+        f"{study.folder}-partial/report.html",
+
+
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/tasks.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/probe.smk"
+include: "workflow/rules/collect.smk"
+include: "workflow/rules/fit.smk"
+include: "workflow/rules/plot.smk"
+include: "workflow/rules/report.smk"

@@ -1,0 +1,1 @@
+"""Tables, laws, forecasts, figures: cheap to redo, so redone whenever the study changes."""

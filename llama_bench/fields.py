@@ -1,0 +1,121 @@
+"""What people write in a configuration, and what they get told when it cannot be read.
+
+Numbers in any usual spelling, names that are safe as file names, and types that refuse a key they
+do not know. Everything else in the project stands on this module; it knows none of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+
+class UserError(ValueError):
+    """A mistake of the user's: its message is all that is printed, never a traceback."""
+
+
+_SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
+_NUMBER = re.compile(r"([+-]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([kKMmBbGgTt]?)")
+
+
+def number(value: Any) -> float:
+    """`3e-4`, "3e-4", 2_000_000, "2e6", "0.5M", "250k": one number. Raises ValueError."""
+    if isinstance(value, bool) or value is None:
+        raise ValueError(f"{value!r} is not a number")
+    if isinstance(value, (int, float)):
+        return value
+    match = _NUMBER.fullmatch(str(value).strip())
+    if match is None:
+        raise ValueError(f"{value!r} is not a number; write for example 2000000, 2e6, 0.5M or 250k")
+    digits, suffix = match.groups()
+    scale = _SUFFIXES[suffix.lower() if suffix in "kK" else suffix.upper()]
+    return float(digits.replace("_", "").replace(",", "")) * scale
+
+
+def _count(value: Any) -> int:
+    amount = number(value)
+    if not math.isfinite(amount) or abs(amount - round(amount)) > 1e-6 * max(1.0, abs(amount)):
+        raise ValueError(f"{value!r} is not a whole number")
+    if amount < 0:
+        raise ValueError(f"{value!r} is negative")
+    return round(amount)
+
+
+def _real(value: Any) -> float:
+    amount = float(number(value))
+    if not math.isfinite(amount):
+        raise ValueError(f"{value!r} is not finite")
+    return amount
+
+
+def _safe_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", value) or ".." in value:
+        raise ValueError(
+            f"{value!r} cannot be a name: use letters, digits, '.', '_', '+' and '-' only, "
+            "and begin with a letter or digit"
+        )
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_count, json_schema_input_type=int | str)]
+Real = Annotated[float, BeforeValidator(_real, json_schema_input_type=float | str)]
+Share = Annotated[float, BeforeValidator(_real, json_schema_input_type=float | str), Field(ge=0, lt=1)]
+Name = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, int) else v),
+                 AfterValidator(_safe_name)]
+
+
+class Base(BaseModel):
+    """Frozen, and closed: an unknown key is an error that names the nearest right one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given):
+        if isinstance(given, dict):
+            for key in given:
+                if key not in cls.model_fields:
+                    raise ValueError(unknown(key, list(cls.model_fields), "key"))
+        return given
+
+
+def unknown(given: Any, known: list[str], what: str) -> str:
+    """The message for a name that is none of `known`, with the nearest right one."""
+    near = difflib.get_close_matches(str(given), known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    listed = ", ".join(sorted(known)) if len(known) <= 40 else f"{len(known)} of them"
+    return f"unknown {what} {given!r}; {hint}(known: {listed})"
+
+
+def readable(error: ValidationError, title: str) -> UserError:
+    """All of a validation's complaints, one line each, every line beginning with the key."""
+    lines = []
+    for item in error.errors():
+        path = ""
+        for part in item["loc"]:
+            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "missing":
+            message = "is missing; add it"
+        lines.append(f"{path}: {message}" if path else message)
+    return UserError(f"{title}: " + f"\n{title}: ".join(dict.fromkeys(lines)))
+
+
+def short(count: int) -> str:
+    """1500000 -> 1.5M: three digits at most, for slugs and axes."""
+    for scale, suffix in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= scale:
+            return f"{count / scale:.3g}{suffix}"
+    return str(count)

@@ -1,0 +1,169 @@
+"""One measured run from its command line to its record: log, lock, progress, seconds, status.
+
+The steps themselves (prepare, train, ...) are plain functions of a typed spec, a folder and the
+inputs' paths; what all of them need around them stands here once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import importlib
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from llama_bench import records
+from llama_bench.fields import UserError
+from llama_bench.records import Record, Refusal
+from llama_bench.specs import SPECS
+
+
+class Failure(Exception):
+    """An accident: no record is written, the next start tries again. The message is one line."""
+
+
+class Progress:
+    """A line every few seconds: where the job is and how long it has to go."""
+
+    def __init__(self, title: str, every_seconds: float = 5.0):
+        self.title, self.every = title, every_seconds
+        self.began = self.last = time.monotonic()
+
+    def __call__(self, done: float, of: float, note: str = "") -> None:
+        """`done` of `of` units of work are behind us."""
+        now = time.monotonic()
+        if now - self.last < self.every and done < of:
+            return
+        self.last = now
+        spent = now - self.began
+        left = spent * (of - done) / done if done else None
+        eta = f", {left:.0f} s to go" if left else ""
+        self.say(f"{done / of:4.0%} {note} ({spent:.0f} s{eta})")
+
+    def say(self, text: str) -> None:
+        print(f"[{self.title}] {text}", file=_terminal, flush=True)
+        if _terminal is not sys.stderr:
+            print(text, file=sys.stderr, flush=True)
+
+
+_terminal = sys.stderr
+
+
+def carry_out(verb: str, spec_text: str, output: Path, inputs: list[Path]) -> None:
+    """Run one step and write its record to `output`.
+
+    Raises UserError for a wrong spec or input, Failure (log.txt holds the traceback) for an
+    accident. A record that exists already is left alone: its question has been answered.
+    """
+    spec = SPECS[verb].parse(spec_text)
+    folder = output.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    _die_with_parent()
+    with _locked(folder), _logged(folder / "log.txt"):
+        if output.exists():
+            return
+        try:
+            record = _measure(verb, spec, folder, inputs)
+        except (UserError, KeyboardInterrupt, SystemExit):
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            last = str(error).strip().splitlines()
+            detail = f"{type(error).__name__}: {last[0] if last else ''}"
+            raise Failure(f"{verb} {spec.id} failed: {detail} (log: {folder / 'log.txt'})") from None
+        record.write(output)
+
+
+def _measure(verb: str, spec, folder: Path, inputs: list[Path]) -> Record:
+    began = _process_start()
+    status, reason, result = "ok", None, {}
+    ready = None
+    try:
+        _refuse_unfinished(inputs)
+        step = importlib.import_module(f"llama_bench.measure.{verb}")
+        ready = time.time()
+        result = step.run(spec, folder, inputs, Progress(f"{verb} {spec.id}"))
+    except Refusal as refusal:
+        status, reason = refusal.status, refusal.reason
+        print(f"{status}: {reason}", file=sys.stderr)
+        print(f"[{verb} {spec.id}] {status}: {reason}", file=_terminal, flush=True)
+    ended = time.time()
+    return Record(
+        id=spec.id,
+        verb=verb,
+        status=status,
+        reason=reason,
+        spec=spec.model_dump(mode="json", exclude_none=True),
+        seconds={"startup": (ready or ended) - began, "total": ended - began},
+        provenance=records.provenance(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count())),
+        result=result,
+    )
+
+
+def _refuse_unfinished(inputs: list[Path]) -> None:
+    """A run that rests on one which gave no result has none either, and says so."""
+    for path in inputs:
+        if path.name == "record.json":
+            record = records.read(path)
+            if record.status != "ok":
+                reason = f"{record.verb} {record.id} is {record.status}: {record.reason}"
+                raise Refusal("skipped", reason)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path):
+    """One process per run: a job that outlived its snakemake must not be doubled."""
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Failure(f"{folder} is being worked on by another process") from None
+        yield
+
+
+@contextlib.contextmanager
+def _logged(path: Path):
+    """All that is printed goes to the log, also by compiled libraries; progress to the terminal."""
+    global _terminal
+    terminal, out = os.dup(2), os.dup(1)
+    sys.stdout.flush()
+    with open(path, "a", encoding="utf-8") as log, os.fdopen(terminal, "w") as shown:
+        _terminal = shown
+        print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {sys.argv[1:]}", file=log, flush=True)
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(out, 1)
+            os.dup2(terminal, 2)
+            os.close(out)
+            _terminal = sys.stderr
+
+
+def _process_start() -> float:
+    """Seconds since the epoch at which this process began, its interpreter's start included."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError, AttributeError):
+        age = time.process_time()
+    return time.time() - age
+
+
+def _die_with_parent() -> None:
+    """On Linux, end when the starter ends: a killed snakemake leaves nobody behind.
+
+    The system call counts the thread that started us, and a shell between us and snakemake is
+    waited for by it; `exec` in the rule's line removes that shell.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

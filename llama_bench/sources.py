@@ -1,0 +1,187 @@
+"""What a study refers to outside of itself, made into identities: corpora, models, tasks.
+
+A path says where something lies, not what it is; so a path never stands in a spec. Its content's
+digest does, and a run's folder can go to another machine with other paths. Only what the study
+needs before any job starts is read here, in milliseconds, without torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+
+from llama_bench.fields import unknown
+from llama_bench.specs import Corpus
+
+SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".parquet")
+NAMED = ("python-stdlib", "python-packages")
+
+
+def corpus(given: str | list[str], text_key: str, max_bytes: int | None) -> Corpus:
+    """The corpus that config.yaml names. Raises ValueError naming the file and what is wrong."""
+    if given == "python-stdlib":
+        version = platform.python_version()
+        return Corpus(source="python-stdlib", version=version, max_bytes=max_bytes)
+    if given == "python-packages":
+        installed = sorted({f"{d.name}=={d.version}" for d in metadata.distributions()})
+        version = hashlib.sha256("\n".join(installed).encode()).hexdigest()[:8]
+        return Corpus(source="python-packages", version=version, max_bytes=max_bytes)
+    paths = corpus_files(given)
+    for path in paths:
+        _check_head(path, text_key)
+    keyed = any(path.suffix in (".jsonl", ".parquet") for path in paths)
+    return Corpus(
+        source="files",
+        files=tuple(file_digest(path) for path in paths),
+        text_key=text_key if keyed else None,
+        max_bytes=max_bytes,
+    )
+
+
+def corpus_files(given: str | list[str]) -> list[Path]:
+    """The files of a corpus, folders opened, in a fixed order; none for a named corpus."""
+    if given in NAMED:
+        return []
+    paths: list[Path] = []
+    for item in [given] if isinstance(given, str) else given:
+        path = Path(item).expanduser()
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
+            if not inside:
+                raise ValueError(f"{item} is a folder without {', '.join(SUFFIXES)} files")
+            paths += inside
+        elif path.is_file():
+            paths.append(path)
+        elif os.sep in item or "." in item:
+            raise ValueError(f"{item} is not there")
+        else:
+            raise ValueError(unknown(item, [*NAMED], "corpus") + ", or the path of a file")
+    if not paths:
+        raise ValueError("names no file; give python-stdlib, python-packages or paths")
+    return paths
+
+
+def _check_head(path: Path, text_key: str) -> None:
+    """Refuse what can be seen to be no text from its first kilobytes."""
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path} is none of {', '.join(SUFFIXES)}")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(65536)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from None
+    if not head.strip():
+        raise ValueError(f"{path} is empty")
+    if path.suffix == ".parquet":
+        if not head.startswith(b"PAR1"):
+            raise ValueError(f"{path} is not a Parquet file")
+        return
+    if b"\0" in head:
+        raise ValueError(f"{path} is binary, not text")
+    if path.suffix == ".jsonl":
+        line = head.strip().splitlines()[0]
+        if len(line) >= 65000:  # a long first document: prepare reads it whole
+            return
+        try:
+            first = json.loads(line)
+        except ValueError:
+            raise ValueError(f"{path}: its first line is not JSON") from None
+        if not isinstance(first, dict) or not isinstance(first.get(text_key), str):
+            keys = ", ".join(first) if isinstance(first, dict) else "none"
+            raise ValueError(
+                f"{path}: its first line has no text under {text_key!r} (keys: {keys}); "
+                "set data.text_key"
+            )
+
+
+def model_digest(folder: Path) -> str:
+    """Identity of a local model. Raises ValueError where the folder holds none."""
+    if not folder.is_dir():
+        raise ValueError(f"path: {folder} is no folder")
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"path: {folder} holds no model (no config.json)")
+    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    if not weights:
+        raise ValueError(f"path: {folder} holds no weights (no *.safetensors, no pytorch_model*.bin)")
+    parts = sorted({*folder.glob("*.json"), *folder.glob("*.model"), *weights})
+    return _digest(f"{part.name}:{file_digest(part)}".encode() for part in parts)
+
+
+@lru_cache(maxsize=4096)
+def file_digest(path: Path) -> str:
+    """Of the whole content up to 64 MB; beyond that of the length and 64 MB spread evenly."""
+    size, whole, blocks = path.stat().st_size, 64 * 2**20, 64
+    with open(path, "rb") as file:
+        if size <= whole:
+            return _digest([file.read()])
+        chunks = [str(size).encode()]
+        for index in range(blocks):
+            file.seek(index * (size - 2**20) // (blocks - 1))
+            chunks.append(file.read(2**20))
+        return _digest(chunks)
+
+
+def folder_digest(folder: Path) -> str:
+    """Of all task files in a folder. Raises ValueError where there is no such folder."""
+    if not folder.is_dir():
+        raise ValueError(f"include: {folder} is no folder")
+    parts = sorted(p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    return _digest(f"{p.relative_to(folder)}:{file_digest(p)}".encode() for p in parts)
+
+
+def _digest(chunks) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()[:16]
+
+
+def device() -> str:
+    """What this machine computes on, told without torch: `cuda` where a GPU's device file is."""
+    return "cuda" if Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists() else "cpu"
+
+
+def tasks_in(folder: Path) -> set[str]:
+    """Names of the lm-eval tasks and groups that a folder of YAML files defines."""
+    names: set[str] = set()
+    for path in folder.rglob("*.y*ml"):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        names.update(re.findall(r"^(?:task|group|tag):[ \t]*[\"']?([\w.+/-]+)", text, re.MULTILINE))
+    return names
+
+
+def lm_eval_tasks() -> set[str]:
+    """All names that the installed lm-eval knows; asked once per version, then kept.
+
+    Its index reads 14,000 files (11 s), so only a study that names such a task asks for it.
+    """
+    try:
+        version = metadata.version("lm-eval")
+    except metadata.PackageNotFoundError:
+        raise ValueError("lm-eval is not installed; pip install -e .") from None
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = caches / "llama_bench" / f"lm-eval-{version}-tasks.json"
+    try:
+        return set(json.loads(cache.read_text()))
+    except (OSError, ValueError):
+        pass
+    print(f"listing the tasks of lm-eval {version} (once, about 15 s)", file=sys.stderr)
+    code = "import json; from lm_eval.tasks import TaskManager; print(json.dumps(sorted(TaskManager().all_tasks)))"
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if asked.returncode:
+        last = (asked.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ValueError(f"lm-eval's task list cannot be read: {last}")
+    listed = asked.stdout.strip().splitlines()[-1]
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    aside = cache.with_name(f".{cache.name}.{os.getpid()}")
+    aside.write_text(listed)
+    os.replace(aside, cache)
+    return set(json.loads(listed))

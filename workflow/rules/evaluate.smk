@@ -1,0 +1,14 @@
+# one model on one suite -> scores
+rule evaluate:
+    input:
+        lambda wc: [ancient(path) for path in study.run("evaluate", wc.run).inputs],
+    output:
+        "results/runs/evaluate/{run}/record.json",
+    log:
+        "results/runs/evaluate/{run}/log.txt",
+    params:
+        spec=lambda wc: study.run("evaluate", wc.run).spec.canonical(),
+    priority: lambda wc: study.run("evaluate", wc.run).cost
+    threads: lambda wc: study.run("evaluate", wc.run).threads
+    shell:
+        "python -m llama_bench evaluate {params.spec:q} {output} {input:q}"

@@ -1,0 +1,14 @@
+# one shape on this device -> speed and memory; timed, so it runs alone
+rule probe:
+    input:
+        lambda wc: [ancient(path) for path in study.run("probe", wc.run).inputs],
+    output:
+        "results/runs/probe/{run}/record.json",
+    log:
+        "results/runs/probe/{run}/log.txt",
+    params:
+        spec=lambda wc: study.run("probe", wc.run).spec.canonical(),
+    priority: lambda wc: study.run("probe", wc.run).cost
+    threads: lambda wc: workflow.cores
+    shell:
+        "python -m llama_bench probe {params.spec:q} {output} {input:q}"

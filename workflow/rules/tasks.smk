@@ -1,0 +1,14 @@
+# held-out documents -> lm-eval tasks
+rule tasks:
+    input:
+        lambda wc: [ancient(path) for path in study.run("tasks", wc.run).inputs],
+    output:
+        "results/runs/tasks/{run}/record.json",
+    log:
+        "results/runs/tasks/{run}/log.txt",
+    params:
+        spec=lambda wc: study.run("tasks", wc.run).spec.canonical(),
+    priority: lambda wc: study.run("tasks", wc.run).cost
+    threads: lambda wc: study.run("tasks", wc.run).threads
+    shell:
+        "python -m llama_bench tasks {params.spec:q} {output} {input:q}"

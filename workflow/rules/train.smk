@@ -1,0 +1,14 @@
+# one branch of one trunk -> checkpoint and held-out loss
+rule train:
+    input:
+        lambda wc: [ancient(path) for path in study.run("train", wc.run).inputs],
+    output:
+        "results/runs/train/{run}/record.json",
+    log:
+        "results/runs/train/{run}/log.txt",
+    params:
+        spec=lambda wc: study.run("train", wc.run).spec.canonical(),
+    priority: lambda wc: study.run("train", wc.run).cost
+    threads: lambda wc: study.run("train", wc.run).threads
+    shell:
+        "python -m llama_bench train {params.spec:q} {output} {input:q}"
