@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from llama_bench import sources
 from llama_bench.fields import Base, Count, Name, Real, Share, UserError, readable, short, unknown
 from llama_bench.shape import Shape, shape_of_size
-from llama_bench.specs import Pretrained
+from llama_bench.specs import Corpus, Pretrained
 
 PARTIAL = "-partial"  # results/studies/<study>-partial holds the report of what is there
 
@@ -41,8 +41,20 @@ class Data(Base):
     text_key: str = "text"
     vocab_size: Count = Field(2048, ge=300, le=1_000_000)
     held_out: Share = Field(0.05, gt=0, le=0.4)
-    max_bytes: Count | None = None
+    max_bytes: Count | None = Field(None, gt=0)
     seed: Count = 0
+
+    @model_validator(mode="after")
+    def _is_there(self):
+        try:
+            self.reference  # noqa: B018 - what is no text is refused here, by key
+        except ValueError as error:
+            raise ValueError(f"corpus: {error}") from None
+        return self
+
+    @cached_property
+    def reference(self) -> Corpus:
+        return sources.corpus(self.corpus, self.text_key, self.max_bytes)
 
 
 class Trained(Base):
@@ -76,7 +88,8 @@ class Trained(Base):
         try:
             return Shape(**fields)
         except ValidationError as error:
-            raise ValueError("; ".join(item["msg"] for item in error.errors())) from None
+            messages = (item["msg"].removeprefix("Value error, ") for item in error.errors())
+            raise ValueError("; ".join(messages)) from None
 
     @property
     def label(self) -> str:
@@ -161,6 +174,21 @@ class Train(Base):
             raise ValueError(f"needs at least one value and none of them twice, not {values}")
         return sorted(values)
 
+    @model_validator(mode="after")
+    def _warms_up(self):
+        trunk = min(self.budgets) * (1 - self.decay_share)
+        if self.warmup_tokens >= trunk:
+            raise ValueError(
+                f"warmup_tokens: {self.warmup_tokens} reach beyond the constant part of the "
+                f"smallest budget ({trunk:.0f} tokens); shorten the warm-up or raise the budget"
+            )
+        if min(self.budgets) < self.batch * self.context:
+            raise ValueError(
+                f"budgets: {min(self.budgets)} tokens are less than one step "
+                f"(batch x context = {self.batch * self.context})"
+            )
+        return self
+
 
 class Suite(Base):
     """lm-eval tasks asked together of every model; `heldout` stands for all held-out tasks."""
@@ -168,7 +196,18 @@ class Suite(Base):
     tasks: list[str] = ["heldout"]
     include: str | None = None
     shots: Count | None = None
-    limit: Count | None = None
+    limit: Count | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _is_there(self):
+        if not self.tasks:
+            raise ValueError("tasks: names none; leave the suite out instead")
+        self.include_digest  # noqa: B018 - a folder that is not there is refused here, by key
+        return self
+
+    @cached_property
+    def include_digest(self) -> str | None:
+        return sources.folder_digest(Path(self.include)) if self.include else None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -191,6 +230,13 @@ class Probe(Base):
     repeats: Count = Field(5, ge=1)
     seconds: Real = Field(0.3, ge=0)
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    @field_validator("device")
+    @classmethod
+    def _is_there(cls, device):
+        if device == "cuda" and sources.device() != "cuda":
+            raise ValueError("cuda is asked for, but this machine shows no NVIDIA GPU")
+        return device
 
     @field_validator("batches", "contexts")
     @classmethod
@@ -261,7 +307,7 @@ class Config(Base):
             if wanted.include:
                 known |= sources.tasks_in(Path(wanted.include))
             strange = [name for name in wanted.names if name not in known]
-            if strange:
+            if any(not name.startswith("heldout_") for name in strange):
                 known |= sources.lm_eval_tasks()
             for name in strange:
                 if name not in known:

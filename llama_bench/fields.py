@@ -99,6 +99,18 @@ def unknown(given: Any, known: list[str], what: str) -> str:
     return f"unknown {what} {given!r}; {hint}(known: {listed})"
 
 
+_PLAIN = {
+    "missing": "is missing; add it",
+    "model_type": "should be a group of keys (key: value, indented below it)",
+    "model_attributes_type": "should be a group of keys (key: value, indented below it)",
+    "dict_type": "should be a group of keys (key: value, indented below it)",
+    "list_type": "should be a list, such as [a, b]",
+    "string_type": "should be text",
+    "bool_parsing": "should be true or false",
+    "bool_type": "should be true or false",
+}
+
+
 def readable(error: ValidationError, title: str) -> UserError:
     """All of a validation's complaints, one line each, every line beginning with the key."""
     lines = []
@@ -106,9 +118,7 @@ def readable(error: ValidationError, title: str) -> UserError:
         path = ""
         for part in item["loc"]:
             path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "missing":
-            message = "is missing; add it"
+        message = _PLAIN.get(item["type"]) or item["msg"].removeprefix("Value error, ")
         lines.append(f"{path}: {message}" if path else message)
     return UserError(f"{title}: " + f"\n{title}: ".join(dict.fromkeys(lines)))
 

@@ -27,9 +27,9 @@ Status = Literal["ok", "out-of-memory", "diverged", "refused", "missing", "skipp
 class Refusal(Exception):
     """A result that is not a number: raised by a step, kept as the record's status and reason."""
 
-    def __init__(self, status: Status, reason: str):
+    def __init__(self, status: Status, reason: str, result: dict[str, Any] | None = None):
         super().__init__(reason)
-        self.status, self.reason = status, reason
+        self.status, self.reason, self.result = status, reason, result or {}
 
 
 class Record(BaseModel):
@@ -90,8 +90,12 @@ def finite(value: Any) -> Any:
 _PACKAGES = ("llama-bench", "torch", "transformers", "tokenizers", "lm-eval", "numpy")
 
 
-def provenance(threads: int) -> dict[str, Any]:
-    """Where and with what a run was carried out: nothing here is part of its identity."""
+def provenance(threads: int, began: float) -> dict[str, Any]:
+    """When, where and with what a run was carried out: nothing here is part of its identity.
+
+    `began` is the process's start in seconds since 1970, so that the report can lay the jobs of a
+    study side by side.
+    """
     versions = {}
     for name in _PACKAGES:
         try:
@@ -99,6 +103,7 @@ def provenance(threads: int) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {
+        "began": began,
         "python": platform.python_version(),
         "packages": versions,
         "machine": {

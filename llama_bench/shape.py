@@ -116,7 +116,7 @@ def shape_of_size(size: int, tied_embeddings: bool = True) -> Shape:
         layers, width, ffn = candidate
         heads, kv_heads = _heads(width)
         count = layers * (width * width * (2 + 2 * kv_heads / heads) + 3 * width * ffn)
-        off_target = max(0.0, abs(math.log(count / size)) - 0.01)
+        off_target = max(0.0, abs(math.log(count / size)) - 0.04)
         off_ratio = abs(math.log(width / layers / ideal_ratio))
         return 20 * off_target + off_ratio + abs(math.log(ffn / width * 3 / 8))
 

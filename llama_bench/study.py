@@ -61,7 +61,7 @@ class Study:
     def _prepare(self) -> Run:
         data = self.config.data
         spec = PrepareSpec(
-            corpus=sources.corpus(data.corpus, data.text_key, data.max_bytes),
+            corpus=data.reference,
             vocab_size=data.vocab_size,
             held_out=data.held_out,
             seed=data.seed,
@@ -130,7 +130,7 @@ class Study:
             **model,
             tasks=suite.names,
             held_out=self._tasks[0].spec.id if set(suite.names) & set(HELD_OUT_TASKS) else None,
-            include=sources.folder_digest(Path(suite.include)) if suite.include else None,
+            include=suite.include_digest,
             shots=suite.shots,
             limit=suite.limit,
             prompts=tuple(asked.prompts) or None,

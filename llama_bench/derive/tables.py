@@ -147,12 +147,12 @@ def write(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
 def read(runs_table: Path) -> dict[str, Any]:
     """Every table beside `runs_table` (tables/runs.parquet) as a pandas DataFrame, by name.
 
-    Counts with gaps come as nullable integers, so that a missing one stays missing. Raises
-    UserError naming the file that is missing or no table.
+    Counts come as floats (exact up to 9e15), so that a missing one is NaN. Raises UserError
+    naming the file that is missing or no table.
     """
     import pandas
 
-    dtypes = {"text": "str", "count": "Int64", "real": "float64", "flag": "boolean"}
+    dtypes = {"text": "str", "count": "float64", "real": "float64", "flag": "boolean"}
     frames = {}
     for name, columns in COLUMNS.items():
         path = Path(runs_table).with_name(f"{name}.parquet")

@@ -89,7 +89,7 @@ def _measure(verb: str, spec, folder: Path, inputs: list[Path]) -> Record:
         ready = time.time()
         result = step.run(spec, folder, inputs, Progress(f"{verb} {spec.id}"))
     except Refusal as refusal:
-        status, reason = refusal.status, refusal.reason
+        status, reason, result = refusal.status, refusal.reason, refusal.result
         print(f"{status}: {reason}", file=sys.stderr)
         print(f"[{verb} {spec.id}] {status}: {reason}", file=_terminal, flush=True)
     ended = time.time()
@@ -100,9 +100,14 @@ def _measure(verb: str, spec, folder: Path, inputs: list[Path]) -> Record:
         reason=reason,
         spec=spec.model_dump(mode="json", exclude_none=True),
         seconds={"startup": (ready or ended) - began, "total": ended - began},
-        provenance=records.provenance(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count())),
+        provenance=records.provenance(_threads(), began),
         result=result,
     )
+
+
+def _threads() -> int:
+    """What snakemake gave this job, which torch, BLAS and OpenMP read too."""
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count())
 
 
 def _refuse_unfinished(inputs: list[Path]) -> None:

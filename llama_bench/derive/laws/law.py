@@ -29,7 +29,7 @@ Columns = Mapping[str, np.ndarray]
 class Law:
     """A law that is fitted by one regression.
 
-    needs: columns besides the target. target: the column it explains. link: "log" where h is the
+    needs: columns besides the target. parameter_names: what is fitted. target: the column it explains. link: "log" where h is the
     logarithm of the target, else "identity". bind(columns, reference) gives the Surface on those
     rows; `reference` (column -> typical value) is taken from the fitted runs and kept, so that
     predictions are made in the same coordinates. natural(theta, reference) gives name -> (B,),
@@ -38,6 +38,7 @@ class Law:
 
     name: str
     needs: tuple[str, ...]
+    parameter_names: tuple[str, ...]
     bind: Callable[[Columns, Mapping[str, float]], Surface]
     natural: Callable[[np.ndarray, Mapping[str, float]], dict[str, np.ndarray]]
     formula: str
@@ -90,7 +91,9 @@ def power_law(
 
         formula = inspect.getdoc(function).splitlines()[0]
         own = name or function.__name__
-        return Law(own, needs, bind, natural, formula, paper, target=target, **more)
+        coefficients = function(dict.fromkeys(needs, np.zeros(1)))
+        names = (*([floor] if floor else []), *coefficients, *exponents)
+        return Law(own, needs, names, bind, natural, formula, paper, target=target, **more)
 
     return make
 

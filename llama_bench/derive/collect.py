@@ -1,0 +1,82 @@
+"""From the records of a study's runs to its tables: `collect SPEC TABLES/runs.parquet`.
+
+The spec lists every run of the study with its labels (the study's own names: model, budget, seed,
+suite, which are no part of a run's identity), so the same runs can stand in several studies. A run
+without a record is listed as such; nothing else is made up for it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from llama_bench import records
+from llama_bench.derive import rows, tables
+from llama_bench.fields import UserError
+
+
+def run(spec: str, output: Path, inputs: list[Path]) -> None:
+    """Write every table of the study beside `output`, which is the table of its runs.
+
+    `spec` is JSON, or the path of a JSON file: {"study", "runs": [{"id", "verb", "path",
+    "labels"}], "config"}. `inputs` are the records and serve the workflow's order only. Raises
+    UserError naming the record that is damaged or the key that is missing.
+    """
+    asked = spec_of(spec, "collect", "study", "runs")
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in tables.COLUMNS}
+    for given in asked["runs"]:
+        for table, row in _rows(_entry(given)):
+            found[table].append(row)
+    # runs last: it is the declared output, so whoever sees it sees the others too
+    for name in sorted(found, key=lambda name: name == "runs"):
+        tables.write(output.parent, name, found[name])
+
+
+def spec_of(text: str, verb: str, *keys: str) -> dict[str, Any]:
+    """The spec of a deriving step, as JSON text or the path of a JSON file that holds it."""
+    source = f"{verb} spec"
+    if not text.lstrip().startswith("{"):
+        source, path = text, Path(text)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{source}: is not JSON ({error})") from None
+    for key in keys:
+        if not isinstance(content, dict) or key not in content:
+            raise UserError(f"{source}: {key}: is missing; add it")
+    return content
+
+
+def _entry(given: dict[str, Any]) -> rows.Entry:
+    try:
+        place = {key: given[key] for key in ("id", "verb", "path")}
+    except (KeyError, TypeError):
+        raise UserError(f"collect spec: runs: {given!r} needs id, verb and path") from None
+    if place["verb"] not in rows.VERBS:
+        raise UserError(f"collect spec: runs: {place['id']}: unknown verb {place['verb']!r}")
+    path = Path(place["path"])
+    record = records.read(path) if path.exists() else None
+    if record is not None and (record.id, record.verb) != (place["id"], place["verb"]):
+        raise UserError(
+            f"{path}: is the record of {record.verb} {record.id}, not of {place['id']}; "
+            "delete this folder to make the run again"
+        )
+    return rows.Entry(**place, labels=given.get("labels") or {}, record=record)
+
+
+def _rows(entry: rows.Entry) -> list[rows.Row]:
+    """A record that keeps the outer layout but not its verb's own is named, like a damaged one."""
+    try:
+        return list(rows.of(entry))
+    except UserError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{entry.path}: holds no result that `{entry.verb}` writes ({error!r}); "
+            "delete the run's folder to make it again"
+        ) from None

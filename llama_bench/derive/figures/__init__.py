@@ -1,0 +1,1 @@
+"""What the report draws, by theme. Each module yields the figures that the study has data for."""

@@ -1,0 +1,95 @@
+"""Every task score against size, with its error bars and what guessing would score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from llama_bench.derive import drawing, scores, show
+from llama_bench.derive.drawing import Figure
+
+def draw(tables, fits) -> Iterator[Figure]:
+    told = scores.told(tables).dropna(subset=["parameters_without_embeddings"])
+    about = dict(zip(tables["tasks"]["task"], tables["tasks"]["description"], strict=True))
+    for place, rows in told.groupby(scores.KEYS, dropna=False):
+        yield _figure(rows, *place, about.get(place[1]), told["suite"].nunique() > 1)
+
+
+def _figure(rows, suite, task, metric, filter, description, several_suites) -> Figure:
+    figure, ax = drawing.axes()
+    trained, loaded = rows[rows["origin"] == "trained"], rows[rows["origin"] == "pretrained"]
+    _trained(ax, trained)
+    models = list(loaded.sort_values("parameters_without_embeddings")["model"].unique())
+    for place, model in enumerate(models):
+        mark = drawing.FOREIGN_MARKERS[place % len(drawing.FOREIGN_MARKERS)]
+        _points(ax, loaded[loaded["model"] == model], 1.0, drawing.INK, mark, model, "none", size=10)
+    chance = rows["chance"].dropna()
+    if len(chance) and _near(ax, chance.iloc[0]):
+        ax.axhline(chance.iloc[0], color=drawing.SOFT, ls=(0, (4, 3)), lw=1, label="chance")
+    better = "higher" if bool(rows["higher_is_better"].iloc[0]) else "lower"
+    name = scores.metric_name(metric)
+    legend = "Training\ntokens" if len(trained) else "Model"
+    drawing.finish(figure, ax, x=drawing.PARAMETERS, y=f"{name[0].upper()}{name[1:]} ({better} is better)",
+                   legend=legend, y_scale="linear")  # fmt: skip
+    parts = [part for part in (suite if several_suites else "", task, metric) if part]
+    parts += [] if filter in ("none", None) or filter != filter else [filter]
+    return Figure(
+        "score-" + "-".join(_safe(part) for part in [str(suite), *parts[-3:]]), "tasks",
+        f"{task}: {name}", _caption(ax, rows, description, chance), figure,
+    )  # fmt: skip
+
+
+def _near(ax, chance: float) -> bool:
+    """Whether a line at `chance` leaves the scores at least half of the axis."""
+    low, high = ax.get_ylim()
+    return low - (high - low) < chance < high + (high - low)
+
+
+def _safe(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "._" else "-" for letter in text)
+
+
+def _trained(ax, rows) -> None:
+    budgets = sorted(rows["budget"].dropna().unique())
+    colours, shapes = drawing.shades(budgets, of="budget"), drawing.marks(budgets)
+    for place, budget in enumerate(budgets):
+        # a nudge sideways, the same on every figure, keeps error bars of budgets apart
+        nudge = 1.03 ** (place - (len(budgets) - 1) / 2)
+        _points(ax, rows[rows["budget"] == budget], nudge, colours[budget], shapes[budget],
+                show.short(budget), "-")  # fmt: skip
+
+
+def _points(ax, rows, nudge, colour, marker, label, line, size=5.5) -> None:
+    """Means over seeds with error bars; where there are seeds, each as a small dot too."""
+    means = rows.groupby("parameters_without_embeddings").agg(
+        value=("value", "mean"), error=("standard_error", "mean"), seeds=("value", "size")
+    )
+    x = means.index.to_numpy(float) * nudge
+    bars = np.nan_to_num(scores.WIDTH * means["error"].to_numpy(float))
+    ax.errorbar(x, means["value"], yerr=bars if bars.any() else None, color=colour, marker=marker,
+                ls=line, label=label, elinewidth=1, ms=size, mec="white", mew=0.6)  # fmt: skip
+    if (means["seeds"] > 1).any():
+        ax.plot(rows["parameters_without_embeddings"] * nudge, rows["value"], ".", color=colour,
+                ms=3, alpha=0.7)  # fmt: skip
+
+
+def _caption(ax, rows, description, chance) -> str:
+    parts = []
+    if description is not None and description == description:
+        parts.append(f"{description[0].upper()}{description[1:].rstrip('.')}.")
+    items = rows["items"].dropna()
+    if len(items):
+        parts.append(f"{show.exact(items.max())} items.")
+    if rows["standard_error"].notna().any():
+        parts.append(f"Bars are ±{scores.WIDTH} standard errors (95 %) over items.")
+    if (rows.groupby(["model", "budget"]).size() > 1).any():
+        parts.append("Lines go through the mean over seeds; each seed is a dot.")
+    if len(chance):
+        guess = f"{chance.iloc[0]:.3g}"
+        drawn = _near(ax, chance.iloc[0])
+        parts.append(f"The dashed line is what guessing scores, {guess}." if drawn else
+                     f"Guessing scores {guess}, off this axis.")  # fmt: skip
+    if (rows["origin"] == "pretrained").any():
+        parts.append("Dark marks are models trained elsewhere.")
+    return " ".join(parts)

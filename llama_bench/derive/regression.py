@@ -1,0 +1,173 @@
+"""One law, one table: the best parameters, how the search ended, and how far they could move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from llama_bench.derive import bootstrap, engine
+from llama_bench.derive.bootstrap import Noise
+from llama_bench.derive.laws.law import Law
+from llama_bench.derive.laws.surface import Surface
+from llama_bench.derive.runs_table import Table
+
+STATUSES = ("converged", "at-bounds", "ill-posed", "too-few-points")
+
+# A direction of parameter space along which the predictions move this little, relative to the
+# direction that moves them most, is one that the data say nothing about.
+RANK_TOLERANCE = 1e-7
+
+# Rows per parameter from which whole rows are resampled: that holds where noise differs from run
+# to run in any way (digitised points, few tokens), but needs rows enough to lose some.
+CASES_FROM = 10
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A fit. theta (P,) and draws (B, P) are in the coordinates of `surface`; None when too few.
+
+    null: (P, k) directions that the data do not determine. at_bound: names held at a bound.
+    """
+
+    law: Law
+    table: Table
+    status: str
+    why: str
+    reference: dict[str, float]
+    surface: Surface | None = None
+    theta: np.ndarray | None = None
+    objective: float | None = None
+    residuals: np.ndarray | None = None
+    noise: Noise | None = None
+    draws: np.ndarray | None = None
+    null: np.ndarray | None = None
+    at_bound: tuple[str, ...] = ()
+
+
+def regress(law: Law, table: Table, settings, warm: np.ndarray | None = None) -> Regression:
+    """Fit `law` to `table`. settings: delta, loss_function, starts, draws, bootstrap, seed.
+
+    `warm`: starts (k, P) to try besides the spread ones, in the surface's coordinates.
+    """
+    names = law.parameter_names
+    distinct = len(np.unique(np.stack([table[c] for c in law.needs], axis=1), axis=0))
+    if distinct <= len(names):
+        why = (f"{distinct} distinct points for the {len(names)} parameters of {law.name}; "
+               f"it takes {len(names) + 1} at least")
+        return Regression(law, table, "too-few-points", why, {})
+    reference = law.reference(table.columns)
+    surface = law.bind(table.columns, reference)
+    target = law.onto_link(table[law.target])
+    weight = table["weight"] if "weight" in table else np.ones(len(table))
+    basins = search(surface, target, weight, settings, warm)
+    theta = basins.theta[0]
+    residuals = target - surface.value(theta[None])[0]
+    fit = Regression(
+        law, table, "converged", "", reference, surface, theta,
+        float(basins.objective[0]), residuals,
+        bootstrap.measure(table, law.needs, target, residuals, len(names)),
+        null=undetermined(surface, theta, weight),
+    )
+    fit = replace(fit, draws=_draw(fit, basins.theta, target, weight, settings))
+    return _judge(fit, settings, bool(basins.settled[0]))
+
+
+def search(surface, target, weight, settings, warm=None) -> engine.Minimum:
+    """All distinct minima found, best first: spread starts, then the best polished."""
+    start = surface.starts(settings.starts, target, weight)
+    if warm is not None:
+        start = np.concatenate([warm, start])
+    found = engine.minimise(surface, target, weight, start, settings.threshold, 200, 1e-9)
+    order = np.argsort(found.objective, kind="stable")
+    chosen: list[int] = []
+    for place in order:
+        same = [np.allclose(found.theta[place], found.theta[c], rtol=1e-3, atol=1e-3)
+                for c in chosen]
+        if not any(same):
+            chosen.append(int(place))
+        if len(chosen) == 4:
+            break
+    best = engine.minimise(
+        surface, target, weight, found.theta[chosen], settings.threshold, 500, 1e-13
+    )
+    order = np.argsort(best.objective, kind="stable")
+    return engine.Minimum(best.theta[order], best.objective[order], best.settled[order])
+
+
+def undetermined(surface, theta, weight) -> np.ndarray:
+    """Orthonormal directions (P, k) along which no prediction of the fitted rows moves."""
+    jacobian = surface.jacobian(theta[None])[0] * np.sqrt(weight)[:, None]
+    size = np.linalg.norm(jacobian, axis=0)
+    scale = np.where(size > 0, size, 1.0)
+    _, values, turned = np.linalg.svd(jacobian / scale, full_matrices=True)
+    values = np.concatenate([values, np.zeros(turned.shape[0] - len(values))])
+    null = (turned[values < RANK_TOLERANCE * max(values[0], 1e-300)] / scale).T
+    return null / np.maximum(np.linalg.norm(null, axis=0), 1e-300)
+
+
+def _draw(fit: Regression, basins, target, weight, settings) -> np.ndarray:
+    """Bootstrap draws (B, P): every draw from each basin found, the best kept."""
+    random = np.random.default_rng(settings.seed)
+    enough = len(fit.table) >= CASES_FROM * fit.theta.size
+    if settings.bootstrap == "cases" or (settings.bootstrap == "auto" and enough):
+        times = bootstrap.case_weights(fit.noise.strata, settings.draws, random)
+        targets, weights = target, times * weight
+    else:
+        fitted = target - fit.residuals
+        targets, weights = fitted + bootstrap.resample(fit.noise, settings.draws, random), weight
+    best = None
+    for basin in basins:
+        start = np.repeat(basin[None], settings.draws, axis=0)
+        found = engine.minimise(
+            fit.surface, targets, weights, start, settings.threshold, 80, 1e-7
+        )
+        if best is None:
+            best = found
+        else:
+            better = found.objective < best.objective
+            best = engine.Minimum(
+                np.where(better[:, None], found.theta, best.theta),
+                np.where(better, found.objective, best.objective),
+                best.settled,
+            )
+    return best.theta
+
+
+def bounds_hit(surface, theta) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each parameter sits at its lower, upper bound: two boolean arrays like theta."""
+    span = np.where(np.isfinite(surface.upper - surface.lower), surface.upper - surface.lower, 1.0)
+    return theta <= surface.lower + 1e-6 * span, theta >= surface.upper - 1e-6 * span
+
+
+def _inside(surface, theta) -> np.ndarray:
+    """theta moved well inside its bounds: a term that vanished there would hide the data's rank."""
+    low, high = surface.lower, surface.upper
+    margin = np.where(np.isfinite(high - low), 0.1 * (high - low), 0.0)
+    return np.clip(theta, low + margin, high - margin)
+
+
+def _judge(fit: Regression, settings, settled: bool) -> Regression:
+    names = np.array(fit.surface.names)
+    low, high = bounds_hit(fit.surface, fit.theta)
+    held = names[low | high]
+    tail = (1 - settings.level) / 2
+    _, drawn_high = bounds_hit(fit.surface, fit.draws)
+    open_above = names[drawn_high.mean(axis=0) > tail]
+    blind = undetermined(fit.surface, _inside(fit.surface, fit.theta), np.ones(len(fit.table)))
+    if blind.shape[1]:
+        fit = replace(fit, null=blind)
+    elif len(held):
+        where = ", ".join(f"{n} at its {'lower' if n in names[low] else 'upper'} bound"
+                          for n in held)
+        return replace(fit, status="at-bounds", why=where, at_bound=tuple(held))
+    if fit.null.shape[1]:
+        moved = names[np.abs(fit.null).max(axis=1) > 1e-3]
+        return replace(fit, status="ill-posed",
+                       why=f"the data do not determine {', '.join(moved)}")
+    if len(open_above):
+        return replace(fit, status="ill-posed",
+                       why=f"the interval of {', '.join(open_above)} is open above")
+    if not settled:
+        return replace(fit, status="ill-posed", why="the search did not settle on a minimum")
+    return fit

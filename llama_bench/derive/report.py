@@ -1,0 +1,196 @@
+"""From tables, fits and figures to one HTML file: `report SPEC REPORT.html TABLES INDEX FITS...`.
+
+The file stands alone: styles and figures are inside it, nothing is fetched, no script runs. What
+it says is computed from the tables; what was not measured is not said. The text of models is
+shown as text, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from llama_bench.derive import headline, lawtext, making, show, summary, tables
+from llama_bench.derive.collect import spec_of
+from llama_bench.derive.plot import read_inputs
+from llama_bench.fields import UserError
+from llama_bench.records import write_text
+
+ROWS_SHOWN = 200
+SECTIONS = {"loss": "Loss", "tasks": "Tasks", "cost": "Speed and memory"}
+
+
+def run(spec: str, output: Path, inputs: list[Path]) -> None:
+    """Write the report of a study to `output`.
+
+    `spec` is JSON: {"study", "config", "unfinished": [runs that are not done yet]}. `inputs`:
+    tables/runs.parquet, figures/index.json, fit files. Raises UserError naming an input that is
+    missing or damaged.
+    """
+    asked = spec_of(spec, "report", "study")
+    content, fits = read_inputs("report", inputs)
+    figures = _figures(inputs)
+    found = headline.findings(content)
+    page = _template().render(
+        study=asked["study"],
+        unfinished=asked.get("unfinished") or [],
+        subject=_subject(content),
+        headline=headline.sentence(found) or _nothing_to_compare(content),
+        findings=found,
+        key_columns=(key := summary.key_table(content))[0],
+        key_rows=key[1],
+        figures=figures,
+        sections=SECTIONS,
+        laws=[lawtext.told(fit) for fit in fits],
+        samples=_samples(content),
+        failures=_failures(content["failures"], content["runs"]),
+        seconds=making.seconds_by_verb(content["runs"]),
+        time_spent=making.time_spent(content["runs"], content["provenance"]),
+        surroundings=making.surroundings(content["provenance"]),
+        config=_yaml(asked.get("config")),
+        tables=[_table(name, frame) for name, frame in content.items()],
+        rows_shown=ROWS_SHOWN,
+    )
+    write_text(output, page)
+
+
+def _template():
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["visible"] = _visible
+    return environment.get_template("report.html.j2")
+
+
+def _subject(content) -> str:
+    """What was studied, in one sentence."""
+    runs, trainings, data = content["runs"], content["trainings"], content["data"]
+    loaded = runs.loc[runs["origin"] == "pretrained", "model"].nunique()
+    parts = []
+    if len(trainings):
+        sizes = trainings["parameters_without_embeddings"].dropna()
+        corpus = data.loc[data["part"] == "train"]
+        span = f"of {_range(sizes)} parameters without embeddings, "
+        on = f" of {_corpus(corpus.iloc[0])}" if len(corpus) else ""
+        parts.append(
+            f"{show.plural(trainings['model'].nunique(), 'Llama')} {span}"
+            f"trained on {_range(trainings['budget'].dropna())} tokens{on}"
+        )
+    if loaded:
+        parts.append(f"{show.plural(loaded, 'model')} trained elsewhere")
+    asked = [f"{count} {verb}" for verb, count in runs.groupby("verb", sort=False).size().items()]
+    models = "; ".join(parts) or "No model has a result yet"
+    return f"{models}. Runs: {show.listed(asked)}."
+
+
+def _range(values) -> str:
+    low, high = show.short(values.min()), show.short(values.max())
+    return low if low == high else f"{low} to {high}"
+
+
+def _corpus(row) -> str:
+    names = {"python-stdlib": "Python’s standard library", "python-packages":
+             "the installed Python packages", "files": "the given files"}  # fmt: skip
+    return f"{names.get(row['corpus'], row['corpus'])} ({show.binary(row['bytes'])} of training text)"
+
+
+def _nothing_to_compare(content) -> str:
+    models = content["runs"]["model"].nunique()
+    if models < 2:
+        return "One model: a comparison over sizes needs at least two."
+    return "No two runs with a result can be compared yet; the failures are listed below."
+
+
+def _figures(inputs: list[Path]) -> list[dict[str, str]]:
+    """The index's entries with the figure's SVG, its ids made unique within the page."""
+    index = next((path for path in inputs if path.name == "index.json"), None)
+    if index is None:
+        raise UserError("report: needs figures/index.json among its inputs; make it with `plot`")
+    try:
+        entries = json.loads(index.read_text(encoding="utf-8"))
+        return [entry | {"svg": _inline(entry["name"], index.parent / entry["file"])}
+                for entry in entries]  # fmt: skip
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{index}: is no index of figures ({error!r})") from None
+
+
+def _inline(name: str, path: Path):
+    from markupsafe import Markup
+
+    text = path.read_text(encoding="utf-8")
+    text = text[text.index("<svg") :]
+    own = re.findall(r'\bid="([^"]+)"', text)
+    for found in sorted(set(own) - {f"{name}-title", f"{name}-desc"}, key=len, reverse=True):
+        text = re.sub(rf'(\bid="|href="#|url\(#){re.escape(found)}(?=["\)])',
+                      rf"\g<1>{name}.{found}", text)  # fmt: skip
+    return Markup(text)
+
+
+def _samples(content) -> list[dict[str, Any]]:
+    """Per prompt and way of decoding, what each model wrote, smallest model first."""
+    samples = content["samples"]
+    longest = samples.groupby("model")["budget"].transform("max")
+    samples = samples[(samples["budget"] == longest) | longest.isna()]
+    samples = samples.assign(size=samples["parameters_without_embeddings"])
+    samples = samples.sort_values(["size", "seed"], kind="stable", na_position="last")
+    samples = samples.drop_duplicates(["model", "prompt", "decoding", "sample_seed"])
+    found = []
+    for (prompt, decoding), rows in samples.groupby(["prompt", "decoding"], sort=False, dropna=False):
+        texts = [
+            {
+                "model": row.model,
+                "about": f"{show.short(row.size)} parameters"
+                + (f", {show.short(row.budget)} tokens" if row.budget == row.budget
+                   else ", trained elsewhere"),
+                "text": str(row.text).removeprefix(str(prompt)),
+            }
+            for row in rows.itertuples()
+            if not show.absent(row.text)
+        ]  # fmt: skip
+        found.append({"prompt": prompt, "decoding": decoding, "texts": texts})
+    return found
+
+
+def _visible(text: str) -> str:
+    """Control characters, which a browser drops or obeys, as the replacement character."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\ufffd", str(text))
+
+
+def _failures(failures, runs) -> list[dict[str, str]]:
+    """What was asked and gave no number, and the runs that have no record."""
+    missing = runs[runs["status"] == "missing record"].rename(columns={"id": "run"})
+    missing = missing.assign(what=missing["verb"], reason="not finished, or ended by an accident")
+    found = []
+    for frame in (failures, missing):
+        for row in frame[["run", "verb", "model", "what", "status", "reason", "log"]].to_dict("records"):
+            found.append({key: show.NOTHING if show.absent(v) else v for key, v in row.items()})
+    return found
+
+
+def _yaml(config: Any) -> str:
+    import yaml
+
+    if not config:
+        return ""
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+
+def _table(name: str, frame) -> dict[str, Any]:
+    kinds = tables.COLUMNS[name]
+    shown = {"text": lambda value: show.NOTHING if show.absent(value) else _visible(value),
+             "count": show.exact, "real": lambda value: show.digits(value, 4),
+             "flag": lambda value: show.NOTHING if show.absent(value) else str(bool(value)).lower()}  # fmt: skip
+    rows = [[shown[kinds[column]](value) for column, value in zip(kinds, row, strict=True)]
+            for row in frame.head(ROWS_SHOWN).itertuples(index=False)]  # fmt: skip
+    columns = [{"name": column, "number": kind in ("count", "real")} for column, kind in kinds.items()]
+    return {"name": name, "columns": columns, "rows": rows, "total": len(frame)}

@@ -1,0 +1,111 @@
+"""A regression as the fit file has it: parameters with intervals, points, residuals.
+
+An interval's end that reaches infinity is null and named in `unbounded`; a parameter that the data
+do not determine has no value. So no number in the file looks like a fit that was not made.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llama_bench.derive.regression import Regression, bounds_hit
+
+NUDGE = 1e-4
+
+
+def parameters(fit: Regression, level: float) -> dict[str, dict]:
+    """Each parameter in natural units: value, standard_error, low, high, unbounded, at_bound."""
+    if fit.theta is None:
+        return {name: _entry() for name in fit.law.parameter_names}
+    best, drawn = _natural(fit, fit.theta[None]), _natural(fit, fit.draws)
+    pushed = _pushed_to_infinity(fit, drawn)
+    blind = _undetermined(fit, best)
+    held = set(fit.at_bound)
+    return {
+        name: _entry() if name in blind
+        else _interval(best[name][0], pushed.get(name, drawn[name]), level, fit, name in held)
+        for name in best
+    }
+
+
+def derived(fit: Regression, level: float) -> dict[str, dict]:
+    """The same for what follows from the parameters (exponents of the allocation, constants)."""
+    if fit.theta is None:
+        return {}
+    best, drawn = _natural(fit, fit.theta[None]), _natural(fit, fit.draws)
+    blind = _undetermined(fit, best, fit.law.derived)
+    with np.errstate(all="ignore"):
+        best, drawn = fit.law.derived(best), fit.law.derived(drawn)
+    return {
+        name: _entry() if name in blind or not np.isfinite(best[name][0])
+        else _interval(best[name][0], drawn[name], level, fit, False)
+        for name in best
+    }
+
+
+def points(fit: Regression) -> list[dict]:
+    """One entry per row fitted: row, its columns, fitted value and residual on the fit's scale."""
+    columns = [*fit.law.needs, fit.law.target]
+    entries = []
+    for i, row in enumerate(fit.table.rows):
+        entry = {"row": int(row)} | {c: float(fit.table[c][i]) for c in columns}
+        if fit.residuals is not None:
+            observed = fit.law.onto_link(fit.table[fit.law.target][i])
+            entry["fitted"] = float(fit.law.off_link(observed - fit.residuals[i]))
+            entry["residual"] = float(fit.residuals[i])
+        entries.append(entry)
+    return entries
+
+
+def _natural(fit: Regression, theta: np.ndarray) -> dict[str, np.ndarray]:
+    return fit.law.natural(theta, fit.reference)
+
+
+def _entry() -> dict:
+    return {"value": None, "standard_error": None, "low": None, "high": None,
+            "unbounded": ["low", "high"], "at_bound": False}
+
+
+def _interval(value, drawn, level, fit, at_bound) -> dict:
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(drawn, tails, method="inverted_cdf")
+    finite = drawn[np.isfinite(drawn)]
+    open_ended = [end for end, bound in (("low", low), ("high", high)) if not np.isfinite(bound)]
+    error = None if open_ended or at_bound else float(np.std(finite) / fit.noise.stretch)
+    return {
+        "value": float(value) if np.isfinite(value) else None,
+        "standard_error": error if error is None or np.isfinite(error) else None,
+        "low": float(low) if np.isfinite(low) else None,
+        "high": float(high) if np.isfinite(high) else None,
+        "unbounded": open_ended,
+        "at_bound": at_bound,
+    }
+
+
+def _pushed_to_infinity(fit: Regression, drawn: dict) -> dict[str, np.ndarray]:
+    """Draws that ended at an upper bound stand for infinity, in every parameter that moves on."""
+    _, high = bounds_hit(fit.surface, fit.draws)
+    result: dict[str, np.ndarray] = {}
+    for place in np.flatnonzero(high.any(axis=0)):
+        further = fit.draws.copy()
+        further[:, place] += 1.0
+        for name, values in _natural(fit, further).items():
+            with np.errstate(invalid="ignore"):
+                moved = values - drawn[name]
+            endless = np.where(moved > 0, np.inf, -np.inf)
+            shown = result.get(name, drawn[name])
+            result[name] = np.where(high[:, place] & (moved != 0), endless, shown)
+    return result
+
+
+def _undetermined(fit: Regression, best: dict, onward=lambda natural: natural) -> set[str]:
+    """Names whose value changes along a direction that the data say nothing about."""
+    blind = set()
+    with np.errstate(all="ignore"):
+        here = onward(best)
+        for direction in fit.null.T:
+            moved = onward(_natural(fit, (fit.theta + NUDGE * direction)[None]))
+            for name, value in here.items():
+                if abs(moved[name][0] - value[0]) > 1e-3 * NUDGE * max(1.0, abs(value[0])):
+                    blind.add(name)
+    return blind

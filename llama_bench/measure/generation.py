@@ -1,0 +1,90 @@
+"""Text that a model writes: until a stop string for a task, or so many tokens for people to read.
+
+Prompts are given as ids and padded on the left. The text is what decoding prompt and answer
+together adds to the prompt: a decoder of the answer alone drops the blank in front of its first
+word (SentencePiece's do), and " None" would not match "None".
+"""
+
+from __future__ import annotations
+
+import torch
+from lm_eval.models.utils import normalize_gen_kwargs
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+TEMPERATURE = 0.8
+
+
+class StopStrings(StoppingCriteria):
+    """A sequence is done when its new text holds one of the stop strings."""
+
+    def __init__(self, tokenizer, stops: list[str], prompt_length: int):
+        self.tokenizer, self.stops, self.first = tokenizer, stops, prompt_length
+        self.done: torch.Tensor | None = None
+        # a stop string spans no more tokens than bytes, and may begin inside a token
+        self.last = 2 + max(len(stop.encode()) for stop in stops)
+
+    def __call__(self, input_ids, scores, **_) -> torch.Tensor:
+        if self.done is None:
+            self.done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        open_rows = [row for row, done in enumerate(self.done.tolist()) if not done]
+        new = input_ids[:, self.first :][open_rows, -self.last :]
+        for row, text in zip(open_rows, self.tokenizer.batch_decode(new), strict=True):
+            self.done[row] = any(stop in text for stop in self.stops)
+        return self.done
+
+
+def continue_text(lm, prompts: list[list[int]], settings: dict) -> tuple[list[str], list[bool]]:
+    """Texts after the prompts under lm-eval's generation settings, and which prompts were cut.
+
+    A prompt that leaves no room for the answer in the window loses its beginning.
+    """
+    settings = dict(normalize_gen_kwargs(settings, 256))
+    stops = [stop for stop in settings.pop("until", None) or [] if stop]
+    new = min(settings.pop("max_gen_toks"), lm.window // 2)
+    settings.pop("max_length", None)
+    if not settings.get("do_sample"):
+        settings = {"do_sample": False}
+    room = lm.window - new
+    kept = [prompt[-room:] for prompt in prompts]
+    texts = _generate(lm, kept, new, stops, **settings)
+    for stop in stops:
+        texts = [text.split(stop)[0] for text in texts]
+    return texts, [len(prompt) > room for prompt in prompts]
+
+
+def samples(lm, prompts: tuple[str, ...], tokens: int, seed: int) -> list[dict]:
+    """What the model makes of each prompt: greedily, and drawn once with a fixed seed."""
+    ids = [lm.encode(prompt)[-max(1, lm.window - tokens) :] for prompt in prompts]
+    tokens = min(tokens, lm.window - 1)
+    torch.manual_seed(seed)
+    drawn = {"do_sample": True, "temperature": TEMPERATURE, "top_k": 0, "top_p": 1.0}
+    rows = []
+    for decoding, number, settings in (
+        ("greedy", None, {"do_sample": False}),
+        (f"temperature {TEMPERATURE}", seed, drawn),
+    ):
+        for prompt, text in zip(prompts, _generate(lm, ids, tokens, [], **settings), strict=True):
+            rows.append({"prompt": prompt, "text": text, "decoding": decoding, "seed": number})
+    return rows
+
+
+@torch.inference_mode()
+def _generate(lm, prompts: list[list[int]], new: int, stops: list[str], **settings) -> list[str]:
+    """At most `new` tokens after each prompt, as text, the stop string still in it."""
+    tokenizer, length = lm.tokenizer, max(map(len, prompts))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else lm.start
+    ids = torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    criteria = StoppingCriteriaList([StopStrings(tokenizer, stops, length)] if stops else [])
+    out = lm.model.generate(
+        input_ids=ids.to(lm.model.device),
+        attention_mask=mask.to(lm.model.device),
+        max_new_tokens=new,
+        stopping_criteria=criteria,
+        pad_token_id=pad,
+        **settings,
+    )
+    whole = [[*prompt, *row[length:]] for prompt, row in zip(prompts, out.tolist(), strict=True)]
+    starts = tokenizer.batch_decode(prompts, skip_special_tokens=True)
+    ends = tokenizer.batch_decode(whole, skip_special_tokens=True)
+    return [text[len(start) :] for start, text in zip(starts, ends, strict=True)]

@@ -1,0 +1,100 @@
+"""The state of a training: all that a resumed run needs to equal one that was never stopped.
+
+Weights, AdamW's moments, the step, and the losses so far; the position in the data follows from
+the step (tokens.py). A state is written aside and renamed, and the one before it is kept: a
+damaged file is recognised by its checksum, and the one before is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+NEWEST, BEFORE = "state.pt", "state.before.pt"
+
+
+@dataclass
+class State:
+    """`losses` are of every step so far (nats per token); `began` is this run's own first step,
+    `continued_from` the id of the run whose trunk it went on from."""
+
+    trunk: str
+    step: int = 0
+    began: int = 0
+    continued_from: str | None = None
+    losses: list[float] = field(default_factory=list)
+    model: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+
+
+def save(state: State, path: Path) -> None:
+    """Whole or not at all: a checksum, then the content."""
+    buffer = io.BytesIO()
+    torch.save(vars(state), buffer)
+    content = buffer.getvalue()
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(aside, "wb") as file:
+            file.write(hashlib.sha256(content).digest() + content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def save_newest(state: State, folder: Path) -> None:
+    newest = folder / NEWEST
+    if newest.exists():
+        os.replace(newest, folder / BEFORE)
+    save(state, newest)
+
+
+def load(path: Path, trunk: str) -> State | None:
+    """None where there is none, it is damaged, or it belongs to another trunk; says so on stderr."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        print(f"{path} is damaged and left aside", file=sys.stderr)
+        return None
+    state = State(**torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True))
+    if state.trunk != trunk:
+        print(f"{path} belongs to another trunk and is left aside", file=sys.stderr)
+        return None
+    return state
+
+
+def load_newest(folder: Path, trunk: str) -> State | None:
+    return load(folder / NEWEST, trunk) or load(folder / BEFORE, trunk)
+
+
+def forget(folder: Path) -> None:
+    """A finished run needs its resume states no more."""
+    for name in (NEWEST, BEFORE):
+        (folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def stop_requests():
+    """SIGTERM and SIGINT become a question that is asked between two steps: `stop()`."""
+    asked: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _frame: asked.append(number))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield lambda: asked[0] if asked else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,227 @@
+"""A probe's record: every cell of the grid, exact tokens, every repeat, statuses where none."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from llama_bench.fields import UserError
+from llama_bench.measure import model, phases, probe
+from llama_bench.records import Refusal
+from llama_bench.shape import Shape
+from llama_bench.specs import Pretrained, ProbeSpec
+
+PRETRAINED = Path(__file__).parents[3] / "shared" / "models" / "stories260K"
+SHAPE = Shape(layers=2, width=64, heads=8, kv_heads=2, ffn_width=160)
+VOCAB = 300
+FLOAT = torch.float32
+
+
+def spec(**changes) -> ProbeSpec:
+    asked = {
+        "model": SHAPE,
+        "vocab_size": VOCAB,
+        "device": "cpu",
+        "phases": ("prefill", "decode", "train"),
+        "batches": (1, 3),
+        "contexts": (1, 40),
+        "repeats": 4,
+        "seconds": 0.0,
+    }
+    return ProbeSpec(**(asked | changes))
+
+
+def run(tmp_path, asked: ProbeSpec, inputs=()) -> dict:
+    seen = []
+    result = probe.run(asked, tmp_path, list(inputs), lambda *where: seen.append(where[:2]))
+    cells = len(asked.phases) * len(asked.batches) * len(asked.contexts)
+    assert seen == [(done, cells) for done in range(cells + 1)]
+    json.dumps(result, allow_nan=False)
+    return result
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory) -> dict:
+    return run(tmp_path_factory.mktemp("probe"), spec())
+
+
+def test_every_cell_is_there_once_and_ok(result):
+    cells = result["cells"]
+    got = [(cell["phase"], cell["batch"], cell["context"]) for cell in cells]
+    grid = [(p, b, c) for p in ("prefill", "decode", "train") for b in (1, 3) for c in (1, 40)]
+    assert got == grid
+    assert {cell["status"] for cell in cells} == {"ok"}
+    assert {cell["reason"] for cell in cells} == {None}
+    assert len({frozenset(cell) for cell in cells}) == 1, "rows of one table have the same keys"
+
+
+def test_repeats_are_kept_and_tokens_exact(result):
+    for cell in result["cells"]:
+        assert len(cell["seconds"]) == 4
+        assert all(seconds > 0 for seconds in cell["seconds"])
+        steps = {1: 1, 40: 5}[cell["context"]] if cell["phase"] == "decode" else cell["context"]
+        assert cell["tokens"] == cell["batch"] * steps
+        assert cell["warmup_repeats"] >= 2
+        assert cell["load"] is None or cell["load"] >= 0
+
+
+def test_cache_is_as_large_as_the_formula_says(result):
+    for cell in result["cells"]:
+        expected = SHAPE.kv_bytes_per_token(4) * cell["batch"] * cell["context"]
+        assert cell["kv_bytes"] == (None if cell["phase"] == "train" else expected)
+
+
+def test_facts_of_model_and_device(result):
+    assert result["parameters"] == SHAPE.parameters(VOCAB)
+    assert result["weight_bytes"] == 4 * result["parameters"]["all"]
+    assert result["device"]["kind"] == "cpu"
+    assert result["device"]["threads"] == torch.get_num_threads()
+    assert result["baseline_bytes"] > 50 * 2**20, "torch alone takes more"
+
+
+def test_peaks_hold_what_must_be_in_memory(tmp_path):
+    """Prefill holds weights and cache; training weights, gradients and AdamW's two moments."""
+    shape = Shape(layers=2, width=512, heads=8)
+    asked = spec(model=shape, batches=(2,), contexts=(32, 256), repeats=1)
+    found = run(tmp_path, asked)
+    if found["peak_source"] != "VmHWM":
+        pytest.skip("this kernel does not let a process reset its highest resident set")
+    weights = found["weight_bytes"]
+    peaks = {(c["phase"], c["context"]): c["peak_bytes"] for c in found["cells"]}
+    for cell in found["cells"]:
+        if cell["phase"] == "train":
+            assert cell["peak_bytes"] >= 4 * weights
+        else:
+            assert weights + cell["kv_bytes"] <= cell["peak_bytes"] < 4 * weights
+    assert peaks["train", 256] > peaks["train", 32]
+
+
+def test_bfloat16_halves_weights_and_cache(tmp_path, result):
+    found = run(tmp_path, spec(precision="bfloat16"))
+    assert {cell["status"] for cell in found["cells"]} == {"ok"}
+    assert 2 * found["weight_bytes"] == result["weight_bytes"]
+    for half, full in zip(found["cells"], result["cells"], strict=True):
+        assert full["kv_bytes"] is None or 2 * half["kv_bytes"] == full["kv_bytes"]
+
+
+@pytest.fixture
+def built():
+    return model.build(SHAPE, VOCAB, 64, 0)
+
+
+def test_decode_feeds_one_token_per_step_to_a_filled_cache(built):
+    fed = []
+    decode = phases.Decode(built, batch=2, context=64, dtype=FLOAT)
+    built.register_forward_pre_hook(
+        lambda _, args, given: fed.append(
+            (args[0].shape, given["past_key_values"].get_seq_length())
+        ),
+        with_kwargs=True,
+    )
+    for _ in range(3):
+        decode.prepare()
+        decode.work()
+    window = [((2, 1), depth) for depth in range(56, 64)]
+    assert [(tuple(shape), depth) for shape, depth in fed] == window * 3
+    assert decode.tokens == 16
+
+
+def test_decode_from_the_cache_equals_one_forward_over_all(built):
+    """What is timed is the real thing: the same logits as without a cache."""
+    ids = phases.random_tokens(built, 2, 20)
+    built.eval()
+    cache = DynamicCache()
+    phases.forward(built, ids[:, :19], cache)
+    with torch.no_grad():
+        whole = built(ids).logits[:, -1]
+        stepped = built(ids[:, 19:], past_key_values=cache).logits[:, -1]
+    torch.testing.assert_close(stepped, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_prefill_starts_from_an_empty_cache_each_time(built):
+    prefill = phases.Prefill(built, batch=2, context=10, dtype=FLOAT)
+    for _ in range(2):
+        prefill.prepare()
+        prefill.work()
+        assert prefill.cache.get_seq_length() == 10
+
+
+def test_a_training_step_trains(built):
+    before = {name: weight.clone() for name, weight in built.named_parameters()}
+    train = phases.Train(built, batch=2, context=10, dtype=FLOAT)
+    train.prepare()
+    train.work()
+    assert all(not torch.equal(before[name], w) for name, w in built.named_parameters())
+    assert all(weight.grad is None for weight in built.parameters())
+
+
+def test_random_tokens_span_the_vocabulary_and_repeat(built):
+    ids = phases.random_tokens(built, 16, 512)
+    assert ids.shape == (16, 512)
+    assert set(ids.flatten().tolist()) == set(range(VOCAB))
+    assert torch.equal(ids, phases.random_tokens(built, 16, 512))
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode", "train"])
+def test_out_of_memory_is_a_row_and_the_others_go_on(tmp_path, phase):
+    """A real refusal by torch's allocator: tokens alone are 3 * 10^14 bytes."""
+    asked = spec(phases=(phase, "prefill"), batches=(10**12, 1), contexts=(40,), repeats=1)
+    small, large, *_ = run(tmp_path, asked)["cells"]
+    assert (small["batch"], small["status"]) == (1, "ok")
+    assert (large["batch"], large["status"]) == (10**12, "out-of-memory")
+    assert large["reason"]
+    assert "\n" not in large["reason"]
+    assert large["seconds"] == []
+    assert large["tokens"] is large["peak_bytes"] is None
+
+
+def test_out_of_memory_in_the_midst_of_a_step(tmp_path):
+    """The tokens fit, what the step makes of them does not; the step after it is none the worse."""
+    asked = spec(phases=("train", "prefill"), batches=(1, 4_000_000), contexts=(40,), repeats=1)
+    cells = run(tmp_path, asked)["cells"]
+    statuses = [(cell["phase"], cell["batch"], cell["status"]) for cell in cells]
+    assert ("train", 4_000_000, "out-of-memory") in statuses
+    assert ("prefill", 1, "ok") in statuses
+
+
+def test_a_model_that_fits_nowhere_is_out_of_memory(tmp_path):
+    huge = Shape(layers=1, width=64, heads=4, ffn_width=10**12)
+    with pytest.raises(Refusal) as caught:
+        run(tmp_path, spec(model=huge))
+    assert caught.value.status == "out-of-memory"
+
+
+def test_pretrained_model_and_a_context_beyond_its_maximum(tmp_path):
+    if not PRETRAINED.is_dir():
+        pytest.skip(f"{PRETRAINED} is not here: the real pretrained Llamas lie beside the project")
+    asked = spec(
+        model=None,
+        vocab_size=None,
+        pretrained=Pretrained(digest="0"),
+        batches=(1,),
+        contexts=(512, 1024, 16),
+        repeats=1,
+    )
+    found = run(tmp_path, asked, [PRETRAINED])
+    assert found["parameters"]["all"] == 260_032
+    for cell in found["cells"]:
+        assert cell["status"] == ("refused" if cell["context"] == 1024 else "ok")
+        assert (cell["seconds"] == []) == (cell["context"] == 1024)
+        if cell["context"] == 1024:
+            assert "512" in cell["reason"]
+
+
+def test_a_pretrained_folder_without_model_is_missing(tmp_path):
+    asked = spec(model=None, vocab_size=None, pretrained=Pretrained(digest="0"))
+    with pytest.raises(Refusal) as caught:
+        run(tmp_path, asked, [tmp_path])
+    assert caught.value.status == "missing"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_the_users_to_know(tmp_path):
+    with pytest.raises(UserError, match="probe.device: cuda") as caught:
+        run(tmp_path, spec(device="cuda"))
+    assert "\n" not in str(caught.value)
