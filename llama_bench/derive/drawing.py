@@ -24,7 +24,7 @@ from matplotlib import ticker  # noqa: E402
 
 from llama_bench.derive import show  # noqa: E402
 
-SIZE = (5.4, 3.7)  # inches: two stand side by side in the report, one fills a phone
+SIZE = (5.0, 3.6)  # inches: two stand side by side in the report, one fills a phone
 INK, SOFT, GRID = "#22262b", "#6b7480", "#e4e7eb"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 FOREIGN_MARKERS = ("*", "P", "X", "d", "p", "8")

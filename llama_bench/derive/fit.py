@@ -14,9 +14,10 @@ from pathlib import Path
 import pandas as pd
 
 from llama_bench import records
-from llama_bench.derive import forecast, laws, runs_table, summary
+from llama_bench.derive import fitted_parameters, intervals, judge, laws, runs_table
+from llama_bench.derive.fit_settings import FitSettings, parse, settled
 from llama_bench.derive.regression import Regression, regress
-from llama_bench.derive.settings import FitSettings, parse, settled
+from llama_bench.derive.selection import near_best
 from llama_bench.fields import UserError, unknown
 
 SCHEMA = 1
@@ -50,11 +51,12 @@ def fit_table(frame: pd.DataFrame, settings: dict | str | FitSettings, source: s
     law = laws.REGRESSIONS[name]
     chosen = settled(settings, FitSettings)
     table = runs_table.checked(frame, [*law.needs, law.target], chosen.missing, source)
-    fit = regress(law, table, chosen)
-    return records.finite(_content(fit, chosen))
+    fit = regress(law, near_best(table, chosen.within_percent, law.target), chosen)
+    test = judge.back_test(law, table, chosen) if chosen.back_test else None
+    return records.finite(_content(fit, test, chosen))
 
 
-def _content(fit: Regression, settings: FitSettings) -> dict:
+def _content(fit: Regression, back_test: dict | None, settings: FitSettings) -> dict:
     return {
         "schema": SCHEMA,
         "law": fit.law.name,
@@ -63,10 +65,11 @@ def _content(fit: Regression, settings: FitSettings) -> dict:
         "settings": settings.model_dump(mode="json"),
         "status": fit.status,
         "why": fit.why,
-        "parameters": summary.parameters(fit, settings.level),
-        "derived": summary.derived(fit, settings.level),
+        "parameters": fitted_parameters.parameters(fit, settings.level),
+        "derived": fitted_parameters.derived(fit, settings.level),
         "objective": fit.objective,
-        "points_used": summary.points(fit),
+        "points_used": fitted_parameters.points(fit),
         "points_left_out": fit.table.left_out,
-        "predict": forecast.kept(fit),
+        "back_test": back_test,
+        "predict": intervals.kept(fit),
     }

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from llama_bench.derive import show
-from llama_bench.derive.summary import cell_name, one_reader
+from llama_bench.derive.key_table import cell_name, one_reader
+
+
+_INTERVAL = "95 % interval "
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ def findings(tables) -> list[Finding]:
 def sentence(found: list[Finding]) -> str:
     """The headline: the findings' sentences as one."""
     text = "; ".join(finding.sentence for finding in found)
+    first, said, rest = text.partition(_INTERVAL)
+    text = first + said + rest.replace(_INTERVAL, "")
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
@@ -146,8 +151,8 @@ def _loss_finding(fitted: Slope, what: str, place: str, how: str) -> Finding:
         unit="nats per token",
         label=label[0].upper() + label[1:],
         interval=f"{share} of the loss; {between}",
-        sentence=f"{_times(fitted)} the {what} {verb} the loss by {show.digits(abs(change), 2)} nats "
-        f"per token ({between}), that is {share}, {place}{unclear}",
+        sentence=f"{_times(fitted)} the {what} {verb} the loss by {share}, "
+        f"{show.digits(abs(change), 2)} nats per token ({between}), {place}{unclear}",
         how=f"{how} The share is of the fitted loss where that step begins.",
     )
 
@@ -162,7 +167,7 @@ def _loaded(scores) -> Finding | None:
     gain = small["value"] - large["value"]
     reach = 1.96 * math.hypot(small["standard_error"], large["standard_error"])
     sizes = [show.short(row["parameters_without_embeddings"]) for row in (small, large)]
-    between = f"95 % interval {show.interval(gain - reach, gain + reach)}"
+    between = f"{_INTERVAL}{show.interval(gain - reach, gain + reach)}"
     between = "no standard error is known" if math.isnan(reach) else between
     needs = f"needs {show.digits(abs(gain), 2)} bits per byte {'less' if gain > 0 else 'more'}"
     return Finding(
@@ -208,7 +213,7 @@ def _between(fitted: Slope, shown) -> str:
     """The interval as text, lowest first."""
     if fitted.bounds is None:
         return "too few runs for an interval"
-    return f"95 % interval {show.interval(*sorted(map(shown, fitted.bounds)))}"
+    return f"{_INTERVAL}{show.interval(*sorted(map(shown, fitted.bounds)))}"
 
 
 def _times(fitted: Slope) -> str:

@@ -2,8 +2,114 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+from llama_bench.derive import show
+
+_GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "lambda": "λ", "sigma": "σ"}
+# what a parameter means, for the laws whose letters have one settled meaning
+_MEANINGS = {
+    "chinchilla": {
+        "E": "what no model gets below, nats per token",
+        "A": "scale of the term of size",
+        "B": "scale of the term of tokens",
+        "alpha": "how fast the loss falls with size",
+        "beta": "how fast the loss falls with tokens",
+        "a": "the best size at compute C grows as C to this power",
+        "b": "the best number of tokens at compute C grows as C to this power",
+    }
+}
+_STATUSES = {
+    "converged": "The search settled on a minimum and the runs determine every parameter.",
+    "at-bounds": "This fit is no measurement: the best values lie at the edge of what the law "
+    "allows ({why}). Its numbers are shown for the record; no curve is drawn from them.",
+    "ill-posed": "This fit is ill-posed: {why}. Runs like these fit many values about equally "
+    "well, so its numbers are not to be read one by one, and no curve is drawn from them. A wider "
+    "range of sizes or budgets, or several seeds, would settle it.",
+    "too-few-points": "The study has too few runs for this law ({why}); nothing was fitted.",
+}
+
+
+def drawable(fit: dict[str, Any]) -> bool:
+    """Whether a figure may show it: it converged, and it is a law of the loss."""
+    points = fit.get("points_used") or []
+    return fit["status"] == "converged" and bool(points) and {"loss", "fitted"} <= set(points[0])
 
 
 def told(fit: dict[str, Any]) -> dict[str, Any]:
-    return {"law": fit["law"], "status": fit["status"]}
+    """What the report says of one fit; every value as shown text."""
+    status, why = fit["status"], fit.get("why") or "the fit does not say why"
+    words = _STATUSES.get(status, "It ended {status}: {why}.").format(status=status, why=why)
+    level = (fit.get("settings") or {}).get("level")
+    meanings = _MEANINGS.get(fit["law"], {})
+    values = {**(fit.get("parameters") or {}), **(fit.get("derived") or {})}
+    return {
+        "law": fit["law"],
+        "formula": formula(fit.get("formula") or fit["law"]),
+        "paper": fit.get("paper"),
+        "status": status,
+        "words": [words, *_in_words(fit)],
+        "level": show.percent(level) if level else "",
+        "rows": [_row(name, entry, meanings) for name, entry in values.items()],
+        "used": _used(fit),
+    }
+
+
+def formula(text: str):
+    """L = E + A / N^alpha as HTML: Greek letters, powers raised; the text itself escaped."""
+    from markupsafe import Markup, escape
+
+    shown = str(escape(text))
+    for word, letter in _GREEK.items():
+        shown = re.sub(rf"(?<![A-Za-z]){word}(?![a-z])", letter, shown)
+    shown = re.sub(r"\^\(([^)]*)\)", r"<sup>\1</sup>", shown)
+    shown = re.sub(r"\^([^\s()<]+)", r"<sup>\1</sup>", shown)
+    return Markup(shown.replace(" - ", " − ").replace("*", "·"))
+
+
+def _row(name: str, entry: dict[str, Any], meanings: dict[str, str]) -> dict[str, str]:
+    open_ends = entry.get("unbounded") or []
+    low = "−∞" if "low" in open_ends else show.digits(entry.get("low"))
+    high = "∞" if "high" in open_ends else show.digits(entry.get("high"))
+    known = not show.absent(entry.get("value"))
+    between = f"{low} to {high}"
+    if not open_ends and known and not show.absent(entry.get("low")):
+        between = show.interval(entry["low"], entry["high"])
+    return {
+        "name": _GREEK.get(name, name),
+        "value": show.digits(entry["value"]) if known else "not determined",
+        "error": show.digits(entry.get("standard_error"), 2),
+        "interval": between if known else show.NOTHING,
+        "meaning": meanings.get(name, "") + (" (at its bound)" if entry.get("at_bound") else ""),
+    }
+
+
+def _in_words(fit: dict[str, Any]) -> list[str]:
+    """What a converged law of Hoffmann's form says, for people who do not read exponents."""
+    if fit["status"] != "converged" or fit["law"] != "chinchilla":
+        return []
+    terms = []
+    for what, name in (("parameters", "alpha"), ("tokens", "beta")):
+        exponent = fit["parameters"][name]
+        left = [1 - 10 ** -exponent[key] for key in ("value", "low", "high")]
+        terms.append(f"ten times the {what} take away {show.percent(left[0])} "
+                     f"({show.interval(100 * left[1], 100 * left[2])} %) of the term of {what}")  # fmt: skip
+    floor = fit["parameters"]["E"]
+    return [
+        f"By this law {terms[0]}, {terms[1]}, and the loss never falls below "
+        f"{show.digits(floor['value'])} nats per token ({show.interval(floor['low'], floor['high'])}). "
+        "A and B are barely determined by any study of this size and trade off against the "
+        "exponents; do not compare them between studies."
+    ]
+
+
+def _used(fit: dict[str, Any]) -> str:
+    used, left = len(fit.get("points_used") or []), fit.get("points_left_out") or []
+    text = f"Fitted to {show.plural(used, 'run')}" if used else "Fitted to no run"
+    if left:
+        text += f"; {len(left)} left out ({left[0].get('why', 'no reason given')})"
+    text += ". N counts the parameters without embeddings, D the training tokens, C the FLOPs."
+    if not show.absent(fit.get("objective")):
+        text += f" Sum of robust losses on the log scale: {show.digits(fit['objective'])}."
+    return text

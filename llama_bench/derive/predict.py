@@ -19,7 +19,7 @@ import pandas as pd
 from llama_bench import records
 from llama_bench.derive import laws, runs_table
 from llama_bench.derive.fit import SCHEMA
-from llama_bench.derive.forecast import forecast
+from llama_bench.derive.intervals import forecast
 from llama_bench.fields import UserError
 
 LEVELS = (0.5, 0.8, 0.95)

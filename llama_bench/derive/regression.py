@@ -27,7 +27,8 @@ CASES_FROM = 10
 class Regression:
     """A fit. theta (P,) and draws (B, P) are in the coordinates of `surface`; None when too few.
 
-    null: (P, k) directions that the data do not determine. at_bound: names held at a bound.
+    null: (P, k) directions that the data do not determine, at the surface's `generic` parameters.
+    at_bound: names held at a bound. stretch: how much wider than the noise the draws were made.
     """
 
     law: Law
@@ -43,6 +44,7 @@ class Regression:
     draws: np.ndarray | None = None
     null: np.ndarray | None = None
     at_bound: tuple[str, ...] = ()
+    stretch: float = 1.0
 
 
 def regress(law: Law, table: Table, settings, warm: np.ndarray | None = None) -> Regression:
@@ -67,9 +69,12 @@ def regress(law: Law, table: Table, settings, warm: np.ndarray | None = None) ->
         law, table, "converged", "", reference, surface, theta,
         float(basins.objective[0]), residuals,
         bootstrap.measure(table, law.needs, target, residuals, len(names)),
-        null=undetermined(surface, theta, weight),
+        null=undetermined(surface),
     )
-    fit = replace(fit, draws=_draw(fit, basins.theta, target, weight, settings))
+    fit = replace(
+        fit, draws=_draw(fit, basins.theta, target, weight, settings),
+        stretch=1.0 if _by_cases(fit, settings) else fit.noise.stretch,
+    )
     return _judge(fit, settings, bool(basins.settled[0]))
 
 
@@ -79,72 +84,73 @@ def search(surface, target, weight, settings, warm=None) -> engine.Minimum:
     if warm is not None:
         start = np.concatenate([warm, start])
     found = engine.minimise(surface, target, weight, start, settings.threshold, 200, 1e-9)
-    order = np.argsort(found.objective, kind="stable")
+    kept = _distinct(found, 0.02)[:8]
+    rough = found.theta[kept]
+    best = engine.minimise(surface, target, weight, rough, settings.threshold, 500, 1e-13)
+    kept = _distinct(best, 0.02)[:4]
+    return engine.Minimum(best.theta[kept], best.objective[kept], best.settled[kept])
+
+
+def _distinct(found: engine.Minimum, apart: float) -> list[int]:
+    """Places of the minima, best first, that differ by more than `apart` from any better one."""
     chosen: list[int] = []
-    for place in order:
-        same = [np.allclose(found.theta[place], found.theta[c], rtol=1e-3, atol=1e-3)
-                for c in chosen]
-        if not any(same):
+    for place in np.argsort(found.objective, kind="stable"):
+        theta = found.theta[place]
+        if all(np.abs(theta - found.theta[c]).max() > apart for c in chosen):
             chosen.append(int(place))
-        if len(chosen) == 4:
+        if len(chosen) == 8:
             break
-    best = engine.minimise(
-        surface, target, weight, found.theta[chosen], settings.threshold, 500, 1e-13
-    )
-    order = np.argsort(best.objective, kind="stable")
-    return engine.Minimum(best.theta[order], best.objective[order], best.settled[order])
+    return chosen
 
 
-def undetermined(surface, theta, weight) -> np.ndarray:
-    """Orthonormal directions (P, k) along which no prediction of the fitted rows moves."""
-    jacobian = surface.jacobian(theta[None])[0] * np.sqrt(weight)[:, None]
+def undetermined(surface: Surface, theta=None, free=None) -> np.ndarray:
+    """Orthonormal directions (P, k) along which no prediction of the fitted rows moves.
+
+    Taken at generic parameters unless `theta` (P,) is given: a term that vanished at the optimum
+    would hide what the data could have told, and what they could not. `free` (P,) booleans: the
+    parameters that may move.
+    """
+    jacobian = surface.jacobian((surface.generic if theta is None else theta)[None])[0]
+    free = np.ones(jacobian.shape[1], dtype=bool) if free is None else free
     size = np.linalg.norm(jacobian, axis=0)
-    scale = np.where(size > 0, size, 1.0)
-    _, values, turned = np.linalg.svd(jacobian / scale, full_matrices=True)
+    scale = np.where(size > 1e-12 * size.max(), size, 1.0)
+    _, values, turned = np.linalg.svd((jacobian / scale)[:, free], full_matrices=True)
     values = np.concatenate([values, np.zeros(turned.shape[0] - len(values))])
-    null = (turned[values < RANK_TOLERANCE * max(values[0], 1e-300)] / scale).T
+    blind = values < RANK_TOLERANCE * max(values[0], 1e-300)
+    null = np.zeros((len(free), int(blind.sum())))
+    null[free] = (turned[blind] / scale[free]).T
     return null / np.maximum(np.linalg.norm(null, axis=0), 1e-300)
+
+
+def _by_cases(fit: Regression, settings) -> bool:
+    if settings.bootstrap == "auto":
+        return len(fit.table) >= CASES_FROM * fit.theta.size
+    return settings.bootstrap == "cases"
 
 
 def _draw(fit: Regression, basins, target, weight, settings) -> np.ndarray:
     """Bootstrap draws (B, P): every draw from each basin found, the best kept."""
     random = np.random.default_rng(settings.seed)
-    enough = len(fit.table) >= CASES_FROM * fit.theta.size
-    if settings.bootstrap == "cases" or (settings.bootstrap == "auto" and enough):
+    if _by_cases(fit, settings):
         times = bootstrap.case_weights(fit.noise.strata, settings.draws, random)
         targets, weights = target, times * weight
     else:
         fitted = target - fit.residuals
         targets, weights = fitted + bootstrap.resample(fit.noise, settings.draws, random), weight
-    best = None
+    theta, lowest = None, np.full(settings.draws, np.inf)
     for basin in basins:
         start = np.repeat(basin[None], settings.draws, axis=0)
-        found = engine.minimise(
-            fit.surface, targets, weights, start, settings.threshold, 80, 1e-7
-        )
-        if best is None:
-            best = found
-        else:
-            better = found.objective < best.objective
-            best = engine.Minimum(
-                np.where(better[:, None], found.theta, best.theta),
-                np.where(better, found.objective, best.objective),
-                best.settled,
-            )
-    return best.theta
+        found = engine.minimise(fit.surface, targets, weights, start, settings.threshold, 80, 1e-7)
+        better = found.objective < lowest
+        theta = found.theta if theta is None else np.where(better[:, None], found.theta, theta)
+        lowest = np.where(better, found.objective, lowest)
+    return theta
 
 
 def bounds_hit(surface, theta) -> tuple[np.ndarray, np.ndarray]:
     """Whether each parameter sits at its lower, upper bound: two boolean arrays like theta."""
     span = np.where(np.isfinite(surface.upper - surface.lower), surface.upper - surface.lower, 1.0)
     return theta <= surface.lower + 1e-6 * span, theta >= surface.upper - 1e-6 * span
-
-
-def _inside(surface, theta) -> np.ndarray:
-    """theta moved well inside its bounds: a term that vanished there would hide the data's rank."""
-    low, high = surface.lower, surface.upper
-    margin = np.where(np.isfinite(high - low), 0.1 * (high - low), 0.0)
-    return np.clip(theta, low + margin, high - margin)
 
 
 def _judge(fit: Regression, settings, settled: bool) -> Regression:
@@ -154,17 +160,14 @@ def _judge(fit: Regression, settings, settled: bool) -> Regression:
     tail = (1 - settings.level) / 2
     _, drawn_high = bounds_hit(fit.surface, fit.draws)
     open_above = names[drawn_high.mean(axis=0) > tail]
-    blind = undetermined(fit.surface, _inside(fit.surface, fit.theta), np.ones(len(fit.table)))
-    if blind.shape[1]:
-        fit = replace(fit, null=blind)
-    elif len(held):
+    if fit.null.shape[1]:
+        moved = names[np.abs(fit.null).max(axis=1) > 1e-3]
+        return replace(fit, status="ill-posed", at_bound=tuple(held),
+                       why=f"the data do not determine {', '.join(moved)}")
+    if len(held):
         where = ", ".join(f"{n} at its {'lower' if n in names[low] else 'upper'} bound"
                           for n in held)
         return replace(fit, status="at-bounds", why=where, at_bound=tuple(held))
-    if fit.null.shape[1]:
-        moved = names[np.abs(fit.null).max(axis=1) > 1e-3]
-        return replace(fit, status="ill-posed",
-                       why=f"the data do not determine {', '.join(moved)}")
     if len(open_above):
         return replace(fit, status="ill-posed",
                        why=f"the interval of {', '.join(open_above)} is open above")

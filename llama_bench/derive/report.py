@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from llama_bench.derive import headline, lawtext, making, show, summary, tables
+from llama_bench.derive import headline, key_table, lawtext, making, scores, show, tables
 from llama_bench.derive.collect import spec_of
 from llama_bench.derive.plot import read_inputs
 from llama_bench.fields import UserError
@@ -39,8 +39,10 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
         subject=_subject(content),
         headline=headline.sentence(found) or _nothing_to_compare(content),
         findings=found,
-        key_columns=(key := summary.key_table(content))[0],
+        key_columns=(key := key_table.key_table(content))[0],
         key_rows=key[1],
+        cell=key_table.cell_name(content["memory"]),
+        above_chance=scores.above_chance(content),
         figures=figures,
         sections=SECTIONS,
         laws=[lawtext.told(fit) for fit in fits],

@@ -185,8 +185,8 @@ def _curve(entry: Entry) -> Iterator[Row]:
     with open(path, encoding="utf-8", newline="") as file:
         for line, point in enumerate(csv.DictReader(file), start=2):
             try:
-                # a curve written on a GPU box may hold "nan" where a loss was not measured
-                values = {name: _number(point[name]) for name in _CURVE}
+                point["tokens"], point["train_loss"]
+                values = {name: _number(point.get(name) or "") for name in _CURVE}
                 yield "curves", tables.row("curves", **kept, **values)
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(
@@ -206,13 +206,18 @@ def _number(text: str) -> float | None:
 def _evaluate(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
     about = entry.about("budget", "seed")
     for score in result.get("scores", []):
-        values = {**about, "suite": entry.labels.get("suite"), **score}
+        values = {**about, "suite": entry.labels.get("suite")}
+        values |= {name: score.get(name) for name in _SCORE}
         yield "scores", tables.row("scores", **values)
     for failed in result.get("failed", []):
         yield _failure(entry, failed["task"], "failed", failed.get("reason"))
     for sample in result.get("samples", []):
         said = {name: sample.get(name) for name in ("prompt", "text", "decoding")}
         yield "samples", tables.row("samples", **about, **said, sample_seed=sample.get("seed"))
+
+
+_SCORE = ("task", "metric", "filter", "value", "standard_error", "chance", "higher_is_better",
+          "items", "version", "shots")  # fmt: skip
 
 
 def _probe(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
@@ -222,7 +227,8 @@ def _probe(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
     for cell in result.get("cells", []):
         place = {name: cell.get(name) for name in ("phase", "batch", "context")}
         found = {name: cell.get(name)
-                 for name in ("status", "reason", "peak_bytes", "warmup_repeats", "load")}  # fmt: skip
+                 for name in ("status", "reason", "peak_bytes", "kv_bytes", "warmup_repeats",
+                              "warmup_variation", "load")}  # fmt: skip
         yield "memory", tables.row("memory", **about, **place, **memory, **found)
         if cell.get("status", "ok") != "ok":
             what = "{phase}, batch {batch}, context {context}".format(**place)

@@ -88,14 +88,14 @@ def plus_minus(value, error) -> str:
 
 
 def interval(low, high) -> str:
-    """0.531 to 1.02 -> 0.53 to 1.02: two digits of the width, four of the larger end at most."""
+    """0.531 to 1.02 -> 0.53 to 1.02: two digits of the width, three of the larger end at most."""
     if absent(low) or absent(high) or not (math.isfinite(low) and math.isfinite(high)):
         return f"{digits(low)} to {digits(high)}"
     largest, width = max(abs(low), abs(high)), abs(high - low)
     if largest == 0 or largest >= 1e7 or largest < 1e-4:
         return f"{digits(low)} to {digits(high)}"
-    most = 3 - math.floor(math.log10(largest))
-    places = max(0, min(most, 1 - math.floor(math.log10(width))) if width else most)
+    most = 2 - math.floor(math.log10(largest))
+    places = max(0, min(most, 1 - math.floor(math.log10(width))) if width > 0 else most)
     return f"{low:,.{places}f} to {high:,.{places}f}".replace("-", "−")
 
 

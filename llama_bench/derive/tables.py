@@ -80,7 +80,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "memory": {
         **_RUN, **_PARAMETERS, "device": "text", **_CELL, "status": "text", "reason": "text",
         "peak_bytes": "count", "weight_bytes": "count", "baseline_bytes": "count",
-        "warmup_repeats": "count", "load": "real",
+        "kv_bytes": "count", "warmup_repeats": "count", "warmup_variation": "real", "load": "real",
     },
     # one row per model, prompt and way of decoding
     "samples": {

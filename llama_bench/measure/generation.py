@@ -53,7 +53,11 @@ def continue_text(lm, prompts: list[list[int]], settings: dict) -> tuple[list[st
 
 
 def samples(lm, prompts: tuple[str, ...], tokens: int, seed: int) -> list[dict]:
-    """What the model makes of each prompt: greedily, and drawn once with a fixed seed."""
+    """What the model makes of each prompt: greedily, and drawn once with a fixed seed.
+
+    A blank at a prompt's end is left to the model: tokenizers join it to the word that follows.
+    """
+    prompts = [prompt.rstrip(" ") for prompt in prompts]
     ids = [lm.encode(prompt)[-max(1, lm.window - tokens) :] for prompt in prompts]
     tokens = min(tokens, lm.window - 1)
     torch.manual_seed(seed)

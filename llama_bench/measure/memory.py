@@ -89,6 +89,7 @@ class GpuMemory:
 
 def meter(device: torch.device) -> HostMemory | GpuMemory:
     """Made before the model is, so that the baseline is the interpreter's and the libraries'."""
+    gc.collect()
     gc.freeze()  # what was imported is no garbage: collecting is 100 times faster without it
     return GpuMemory() if device.type == "cuda" else HostMemory()
 

@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from transformers import PreTrainedModel
 
@@ -136,11 +137,14 @@ def _device(kind: str) -> torch.device:
 
 
 def _facts(device: torch.device) -> dict[str, Any]:
-    threads = torch.get_num_threads()
     if device.type == "cuda":
-        facts = torch.cuda.get_device_properties(device)
-        name, memory_bytes = facts.name, facts.total_memory
+        gpu = torch.cuda.get_device_properties(device)
+        name, memory_bytes = gpu.name, gpu.total_memory
     else:
-        machine = records.provenance(threads)["machine"]
-        name, memory_bytes = machine["processor"], machine["memory_bytes"]
-    return {"kind": device.type, "name": name, "memory_bytes": memory_bytes, "threads": threads}
+        name, memory_bytes = records._processor(), psutil.virtual_memory().total
+    return {
+        "kind": device.type,
+        "name": name,
+        "memory_bytes": memory_bytes,
+        "threads": torch.get_num_threads(),
+    }

@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from keyword import kwlist
 
-PIECE_BYTES = 600
+PIECE_BYTES = 512
 CONTEXT_BYTES = 320
 LINE_BYTES = 90
-END_BYTES = 24  # of an answer to be generated: never more tokens than bytes
+END_BYTES = 16  # of an answer to be generated: never more tokens than bytes
 
 Row = dict[str, object]
 

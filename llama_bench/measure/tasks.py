@@ -129,7 +129,7 @@ def _tasks(texts: list[str]) -> dict[str, Task]:
         "heldout_bits_per_byte": Task(
             questions.pieces,
             ROLLING,
-            "bits per byte of unseen text, in pieces of at most 600 bytes",
+            "bits per byte of unseen text, in pieces of at most 512 bytes",
             "too little held-out text",
         ),
         "heldout_next_line": Task(

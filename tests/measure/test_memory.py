@@ -49,8 +49,6 @@ def test_more_memory_than_there_is_is_an_exception():
     if memory.available_bytes() is None:
         pytest.skip("this system does not say how much memory is left")
     part = memory.available_bytes() // 8
-    held = [torch.empty(part, dtype=torch.uint8) for _ in range(12)]
-    del held
     held = []
     with pytest.raises(RuntimeError) as caught, memory.bounded(CPU):
         for _ in range(12):

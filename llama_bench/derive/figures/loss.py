@@ -10,6 +10,7 @@ from llama_bench.derive import drawing, show
 from llama_bench.derive.drawing import Figure
 from llama_bench.derive.figures.law import isolines
 
+SMOOTHED = 0.05  # share of a run over which its noisy training loss is averaged
 LOSS = "Held-out loss (nats per token)"
 
 
@@ -19,7 +20,7 @@ def draw(tables, fits) -> Iterator[Figure]:
         yield from _against_parameters(ladder)
         yield from _against_tokens(ladder)
         yield _against_flops(ladder, fits)
-    yield from _curves(tables["curves"])
+    yield from _curves(tables)
 
 
 def by_size(frame, column: str) -> list[str]:
@@ -105,35 +106,37 @@ def _against_flops(ladder, fits) -> Figure:
     )  # fmt: skip
 
 
-def _curves(curves) -> Iterator[Figure]:
-    """One curve per size: its longest run; of several seeds the first."""
-    curves = curves.dropna(subset=["tokens"])
-    column = "validation_loss" if curves["validation_loss"].notna().any() else "train_loss"
-    curves = curves.dropna(subset=[column])
+def _curves(tables) -> Iterator[Figure]:
+    """The training loss of each size's longest run, and the held-out loss of every run's end."""
+    curves = tables["curves"].dropna(subset=["tokens", "train_loss"])
     if not len(curves):
         return
-    longest = curves.sort_values(["budget", "seed"], ascending=[False, True], kind="stable")
-    longest = longest.groupby("model", sort=False)["run"].first()
     levels = by_size(curves, "parameters_without_embeddings")
-    colours = drawing.shades(levels)
+    colours, shapes = drawing.shades(levels), drawing.marks(levels)
+    ended = dict(zip(tables["trainings"]["run"], tables["trainings"]["status"], strict=True))
     figure, ax = drawing.axes()
-    for run, line in curves.groupby("run", sort=False):
-        model, chosen = line["model"].iloc[0], run in set(longest)
-        line = line.sort_values("tokens")
-        ax.plot(line["tokens"], line[column], color=colours[model], lw=1.6 if chosen else 0.7,
-                alpha=1 if chosen else 0.55, marker="." if len(line) < 3 else "",
-                label=model if chosen else None)  # fmt: skip
-    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    for line in list(handles.values()):
-        line.set_label(f"_{line.get_label()}")
-    for level in [level for level in levels if level in handles]:
-        ax.plot([], [], color=colours[level], label=level)
-    what = "Held-out loss" if column == "validation_loss" else "Training loss"
-    drawing.finish(figure, ax, x="Tokens seen", y=f"{what} (nats per token)", legend="Model",
+    settled: list[float] = []
+    for model in levels:
+        mine = curves[curves["model"] == model]
+        mine = mine.sort_values(["budget", "seed", "tokens"], ascending=[False, True, True], kind="stable")
+        longest = mine[mine["run"] == mine["run"].iloc[0]]
+        window = max(1, round(SMOOTHED * len(longest)))
+        smooth = longest["train_loss"].rolling(window, min_periods=1).mean()
+        status = ended.get(longest["run"].iloc[0], "ok")
+        label = model if status == "ok" else f"{model} ({status})"
+        ends = mine.dropna(subset=["validation_loss"]).groupby("run").last()
+        ax.plot(longest["tokens"], smooth, color=colours[model], lw=1.2)
+        settled.append(smooth[longest["tokens"] > SMOOTHED * longest["tokens"].max()].max())
+        ax.plot(ends["tokens"], ends["validation_loss"], shapes[model], color=colours[model],
+                mec="white", mew=0.6)  # fmt: skip
+        ax.plot([], [], color=colours[model], marker=shapes[model], label=label)
+    ax.set_ylim(top=max(settled))  # the first steps, from a uniform guess down, would fill the axis
+    drawing.finish(figure, ax, x="Tokens seen", y="Loss (nats per token)", legend="Model",
                    x_scale="linear")  # fmt: skip
     yield Figure(
         "training-curves", "loss", "Loss while training",
-        f"{what} after the tokens seen so far; the longest run of each size is drawn thick, its "
-        "shorter budgets and further seeds thin.",
+        f"Lines: training loss of the longest run of each size, mean over the last "
+        f"{SMOOTHED:.0%} of its points. Marks: held-out loss at the end of every run, after its "
+        "decay of the learning rate.",
         figure,
     )  # fmt: skip

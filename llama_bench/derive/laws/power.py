@@ -67,6 +67,10 @@ class PowerSurface(Surface):
             place = self.names.index(name)
             self.lower[place], self.upper[place] = low, high
         self.coefficients = slice(start, start + count)
+        self.generic = np.full(size, 0.3 * scale)
+        self.generic[self.coefficients] = np.log(0.3 * scale)
+        free = slice(start + count, None)
+        self.generic[free] = self.lower[free] + 0.15 * (self.upper[free] - self.lower[free])
 
     def parts(self, theta: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """theta (B, P) -> f (B, n) and each term (B, n)."""

@@ -17,13 +17,15 @@ STEP = 1e-5
 class Surface(ABC):
     """A law bound to n rows: h(theta), for a batch of thetas at once.
 
-    names: the P parameters of theta. lower, upper: (P,) bounds. rows: n. h is compared with the
-    logarithm of the target, or with the target itself, as the law's `link` says.
+    names: the P parameters of theta. lower, upper: (P,) bounds. rows: n. generic: (P,)
+    parameters at which every part of the law is at work. h is compared with the logarithm of the
+    target, or with the target itself, as the law's `link` says.
     """
 
     names: list[str]
     lower: np.ndarray
     upper: np.ndarray
+    generic: np.ndarray
     rows: int
 
     @abstractmethod

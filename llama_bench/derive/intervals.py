@@ -37,6 +37,7 @@ def kept(fit: Regression) -> dict | None:
         "names": fit.surface.names,
         "theta": fit.theta.tolist(),
         "draws": [[float(f"{v:.9g}") for v in draw] for draw in fit.draws[:KEPT_DRAWS]],
+        "generic": fit.surface.generic.tolist(),
         "null": fit.null.T.tolist(),
         "noise": _noise(fit),
     }
@@ -62,9 +63,10 @@ def forecast(law: Law, kept: dict, columns, levels, widening=None) -> Forecast:
     )
     spread = drawn + noise[:, None]
     blind = ~np.isfinite(point)
+    generic = np.array(kept["generic"])
     for direction in np.array(kept["null"]).reshape(-1, len(theta)):
-        moved = surface.value((theta + NUDGE * direction)[None])[0]
-        blind |= np.abs(moved - point) > 1e-3 * NUDGE
+        here, moved = surface.value(np.stack([generic, generic + NUDGE * direction]))
+        blind |= np.abs(moved - here) > 1e-3 * NUDGE
     intervals = {}
     for level in levels:
         ends = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2], axis=0)

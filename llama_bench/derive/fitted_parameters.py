@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llama_bench.derive.regression import Regression, bounds_hit
+from llama_bench.derive.regression import Regression, bounds_hit, undetermined
 
 NUDGE = 1e-4
 
@@ -16,13 +16,13 @@ NUDGE = 1e-4
 def parameters(fit: Regression, level: float) -> dict[str, dict]:
     """Each parameter in natural units: value, standard_error, low, high, unbounded, at_bound."""
     if fit.theta is None:
-        return {name: _entry() for name in fit.law.parameter_names}
+        return {name: missing() for name in fit.law.parameter_names}
     best, drawn = _natural(fit, fit.theta[None]), _natural(fit, fit.draws)
     pushed = _pushed_to_infinity(fit, drawn)
-    blind = _undetermined(fit, best)
+    blind = _undetermined(fit)
     held = set(fit.at_bound)
     return {
-        name: _entry() if name in blind
+        name: missing() if name in blind
         else _interval(best[name][0], pushed.get(name, drawn[name]), level, fit, name in held)
         for name in best
     }
@@ -32,13 +32,13 @@ def derived(fit: Regression, level: float) -> dict[str, dict]:
     """The same for what follows from the parameters (exponents of the allocation, constants)."""
     if fit.theta is None:
         return {}
-    best, drawn = _natural(fit, fit.theta[None]), _natural(fit, fit.draws)
-    blind = _undetermined(fit, best, fit.law.derived)
+    blind, held = _undetermined(fit, fit.law.derived), fit.at_bound
     with np.errstate(all="ignore"):
-        best, drawn = fit.law.derived(best), fit.law.derived(drawn)
+        best = fit.law.derived(_natural(fit, fit.theta[None]))
+        drawn = fit.law.derived(_natural(fit, fit.draws))
     return {
-        name: _entry() if name in blind or not np.isfinite(best[name][0])
-        else _interval(best[name][0], drawn[name], level, fit, False)
+        name: missing() if name in blind or not np.isfinite(best[name][0])
+        else _interval(best[name][0], drawn[name], level, fit, bool(held))
         for name in best
     }
 
@@ -57,29 +57,37 @@ def points(fit: Regression) -> list[dict]:
     return entries
 
 
-def _natural(fit: Regression, theta: np.ndarray) -> dict[str, np.ndarray]:
-    return fit.law.natural(theta, fit.reference)
-
-
-def _entry() -> dict:
+def missing() -> dict:
+    """The entry of a parameter that is not determined at all."""
     return {"value": None, "standard_error": None, "low": None, "high": None,
             "unbounded": ["low", "high"], "at_bound": False}
 
 
-def _interval(value, drawn, level, fit, at_bound) -> dict:
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.quantile(drawn, tails, method="inverted_cdf")
+def entry(value, drawn, level, stretch=1.0, at_bound=False) -> dict:
+    """A value with the interval that its draws (B,) span; infinite draws open the interval."""
+    drawn = drawn[~np.isnan(drawn)]
+    if not len(drawn) or not np.isfinite(value):
+        return missing()
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
     finite = drawn[np.isfinite(drawn)]
     open_ended = [end for end, bound in (("low", low), ("high", high)) if not np.isfinite(bound)]
-    error = None if open_ended or at_bound else float(np.std(finite) / fit.noise.stretch)
+    error = None if open_ended or at_bound else float(np.std(finite) / stretch)
     return {
-        "value": float(value) if np.isfinite(value) else None,
+        "value": float(value),
         "standard_error": error if error is None or np.isfinite(error) else None,
         "low": float(low) if np.isfinite(low) else None,
         "high": float(high) if np.isfinite(high) else None,
         "unbounded": open_ended,
         "at_bound": at_bound,
     }
+
+
+def _interval(value, drawn, level, fit, at_bound) -> dict:
+    return entry(value, drawn, level, fit.stretch, at_bound)
+
+
+def _natural(fit: Regression, theta: np.ndarray) -> dict[str, np.ndarray]:
+    return fit.law.natural(theta, fit.reference)
 
 
 def _pushed_to_infinity(fit: Regression, drawn: dict) -> dict[str, np.ndarray]:
@@ -98,14 +106,23 @@ def _pushed_to_infinity(fit: Regression, drawn: dict) -> dict[str, np.ndarray]:
     return result
 
 
-def _undetermined(fit: Regression, best: dict, onward=lambda natural: natural) -> set[str]:
-    """Names whose value changes along a direction that the data say nothing about."""
+def _undetermined(fit: Regression, onward=lambda natural: natural) -> set[str]:
+    """Names whose value changes along a direction that the data say nothing about.
+
+    At generic parameters for what no data of this design could tell; and, where parameters ended
+    at a bound, at the optimum too (an exponent of 0 makes its term a second floor).
+    """
+    cases = [(fit.surface.generic, fit.null)]
+    if fit.at_bound:
+        free = ~np.isin(fit.surface.names, fit.at_bound)
+        cases.append((fit.theta, undetermined(fit.surface, fit.theta, free)))
     blind = set()
     with np.errstate(all="ignore"):
-        here = onward(best)
-        for direction in fit.null.T:
-            moved = onward(_natural(fit, (fit.theta + NUDGE * direction)[None]))
-            for name, value in here.items():
-                if abs(moved[name][0] - value[0]) > 1e-3 * NUDGE * max(1.0, abs(value[0])):
-                    blind.add(name)
+        for theta, null in cases:
+            here = onward(_natural(fit, theta[None]))
+            for direction in null.T:
+                moved = onward(_natural(fit, (theta + NUDGE * direction)[None]))
+                for name, value in here.items():
+                    if not abs(moved[name][0] - value[0]) <= 1e-3 * NUDGE * abs(value[0]):
+                        blind.add(name)
     return blind

@@ -1,0 +1,141 @@
+"""The judge: what a law is worth is how well it foretold runs larger than those it had seen.
+
+Rolling origin: fit on the smaller compute, predict the next larger, move on. Always the largest
+runs are hidden, never random rows: several rows of one run are not independent, and predicting
+between points that one has is not forecasting. What the hidden runs show is used twice: to choose
+a law and a selection of runs, and to widen its intervals until they hold (conformal residuals).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from llama_bench.derive import intervals
+from llama_bench.derive.fit_settings import FitSettings
+from llama_bench.derive.laws.law import Law
+from llama_bench.derive.regression import regress
+from llama_bench.derive.runs_table import Table
+from llama_bench.derive.selection import excess, near_best
+
+CUTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+FOLD_DRAWS, FOLD_STARTS = 200, 48
+# An interval is widened where so few hidden runs inside it would be this improbable by chance.
+CHANCE = 0.1
+
+
+def folds(table: Table, cuts: Sequence[float] = CUTS) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(fitted, hidden) row masks, the hidden ones always of larger compute than the fitted.
+
+    Rows of one budget stay together; cuts are shares of the rows, in order of compute.
+    """
+    flops = table["budget"] if "budget" in table else table["flops"]
+    ordered = np.sort(flops)
+    edges = []
+    for cut in cuts:
+        edge = ordered[min(max(round(cut * len(ordered)), 1), len(ordered)) - 1]
+        if edge < ordered[-1] and (not edges or edge > edges[-1]):
+            edges.append(edge)
+    ends = [*edges[1:], ordered[-1]] if edges else []
+    return [(flops <= low, (flops > low) & (flops <= high))
+            for low, high in zip(edges, ends, strict=True)]
+
+
+def back_test(law: Law, table: Table, settings: FitSettings, levels=LEVELS) -> dict:
+    """How `law`, fitted to ever larger parts of `table`, predicted the next part.
+
+    Returns the `back_test` of a fit file: see docs/laws.md. Percentages are of the target.
+    """
+    brief = settings.model_copy(update={
+        "draws": min(settings.draws, FOLD_DRAWS), "starts": min(settings.starts, FOLD_STARTS)})
+    shown, hidden = [], []
+    for fitted, ahead in folds(table):
+        train = near_best(table.keep(fitted, "hidden"), settings.within_percent, law.target)
+        test = table.keep(ahead, "not ahead")
+        fit = regress(law, train, brief)
+        entry = {"rows_fitted": len(train), "rows_hidden": len(test),
+                 "largest_flops_fitted": float(train["flops"].max()) if len(train) else None,
+                 "status": fit.status, "mean_error_percent": None}
+        if fit.theta is not None:
+            found = intervals.forecast(law, intervals.kept(fit), test.columns, levels)
+            error = 100 * (found.point / test[law.target] - 1)
+            if np.isfinite(error).all():
+                entry["mean_error_percent"] = float(np.mean(np.abs(error)))
+                near = excess(test, law.target) if law.target == "loss" else np.zeros(len(test))
+                hidden.append((error, _scores(law, found, test), near))
+        shown.append(entry)
+    return {"folds": shown, **_verdict(hidden, levels)}
+
+
+def _scores(law: Law, found, test: Table) -> dict[float, np.ndarray]:
+    """Per level, how many half-widths each hidden run lies from its point: 1 is the interval's end."""
+    off = law.onto_link(test[law.target]) - law.onto_link(found.point)
+    result = {}
+    for level, (low, high) in found.intervals.items():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ends = np.where(off > 0, law.onto_link(high), law.onto_link(low))
+            reach = np.abs(ends - law.onto_link(found.point))
+            # Rounding alone keeps an exact law from exact intervals.
+            score = np.abs(off) / np.maximum(reach, 1e-9)
+        result[level] = np.where(np.isinf(reach), 0.0, score)
+    return result
+
+
+def _verdict(hidden: list, levels) -> dict:
+    if not hidden:
+        return {"rows_hidden": 0, "mean_error_percent": None, "mean_bias_percent": None,
+                "near_best_error_percent": None, "levels": []}
+    error = np.concatenate([h[0] for h in hidden])
+    near = np.concatenate([h[2] for h in hidden]) <= 0.02
+    rows = []
+    for level in levels:
+        scores = [h[1][level] for h in hidden]
+        rows.append({
+            "level": level,
+            "covered_as_drawn": float(np.mean(np.concatenate(scores) <= 1)),
+            "widening": widening(np.concatenate(scores), level),
+            "covered": _held_out_cover(scores, level),
+        })
+    return {
+        "rows_hidden": len(error),
+        "mean_error_percent": float(np.mean(np.abs(error))),
+        "mean_bias_percent": float(np.mean(error)),
+        "near_best_error_percent": float(np.mean(np.abs(error[near]))) if near.any() else None,
+        "levels": rows,
+    }
+
+
+def widening(scores: np.ndarray, level: float) -> float:
+    """The factor, 1 or more, by which half-widths grow so that the hidden runs lie inside.
+
+    The conformal quantile of the scores, where fewer of them lie inside than chance explains; the
+    intervals of a law that holds stay as they are.
+    """
+    inside, count = int(np.sum(scores <= 1)), len(scores)
+    if count == 0 or _binomial_tail(inside, count, level) > CHANCE:
+        return 1.0
+    rank = min(math.ceil((count + 1) * level), count)
+    return max(1.0, float(np.sort(scores)[rank - 1]))
+
+
+def _held_out_cover(scores: list[np.ndarray], level: float) -> float:
+    """The share inside, each fold widened by what the other folds say: the honest one."""
+    inside = []
+    for place, mine in enumerate(scores):
+        others = [s for i, s in enumerate(scores) if i != place]
+        factor = widening(np.concatenate(others), level) if others else 1.0
+        inside.append(mine <= factor)
+    return float(np.mean(np.concatenate(inside)))
+
+
+def _binomial_tail(inside: int, count: int, level: float) -> float:
+    """P(at most `inside` of `count`), each inside with probability `level`."""
+    logs = [
+        math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
+        + k * math.log(level) + (count - k) * math.log1p(-level)
+        for k in range(inside + 1)
+    ]
+    return min(1.0, math.fsum(math.exp(value) for value in logs))

@@ -1,0 +1,255 @@
+"""The held-out tasks: true questions, written the same each time, at home in lm-eval anywhere."""
+
+import ast
+import json
+import random
+import shutil
+import sysconfig
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from llama_bench.fields import UserError
+from llama_bench.measure import questions, tasks
+from llama_bench.measure.broken_code import BREAKS, broken_code, parses
+from llama_bench.specs import TasksSpec
+from llama_bench.study import HELD_OUT_TASKS
+
+MODULES = (
+    "argparse", "ast", "bdb", "calendar", "cmd", "configparser", "copy", "csv", "difflib", "dis",
+    "doctest", "enum", "fractions", "ftplib", "inspect", "ipaddress", "mailbox", "pdb", "tarfile",
+    "textwrap", "tokenize", "unittest/case", "zipapp", "json/decoder",
+)  # fmt: skip
+
+
+def stdlib():
+    root = Path(sysconfig.get_paths()["stdlib"])
+    return {f"{name}.py": (root / f"{name}.py").read_text(encoding="utf-8") for name in MODULES}
+
+
+def silent(done, of, note=""):
+    assert 0 <= done <= of
+
+
+def write(folder, documents, items=60, seed=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"name": list(documents), "text": list(documents.values())})
+    pq.write_table(table, folder / "held_out.parquet")
+    spec = TasksSpec(data="corpus-12345678", items=items, seed=seed)
+    result = tasks.run(spec, folder / "out", [folder / "record.json"], silent)
+    rows = {
+        name: [json.loads(line) for line in (folder / f"out/tasks/{name}.jsonl").open()]
+        for name in result["tasks"]
+    }
+    return result, rows
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tasks")
+    return folder, stdlib(), *write(folder, stdlib())
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in (folder / "out/tasks").iterdir() if p.is_file()}
+
+
+def test_python_gives_all_five_tasks(written):
+    _, _, result, rows = written
+    assert tuple(result["tasks"]) == HELD_OUT_TASKS
+    assert result["left_out"] == {}
+    for name, about in result["tasks"].items():
+        assert about["items"] == len(rows[name]) == 60
+        assert about["higher_is_better"] == (name != "heldout_bits_per_byte")
+
+
+def test_questions_follow_from_documents_and_seed_alone(written, tmp_path):
+    folder, documents, _, _ = written
+    backwards = dict(sorted(documents.items(), reverse=True))
+    write(tmp_path / "again", backwards)
+    assert contents(tmp_path / "again") == contents(folder)
+    write(tmp_path / "other", documents, seed=1)
+    assert contents(tmp_path / "other") != contents(folder)
+
+
+def test_no_question_outgrows_a_small_window(written):
+    for name, rows in written[3].items():
+        for row in rows:
+            longest = max(row.get("choices") or [row.get("target", row.get("text"))], key=len)
+            size = len((row.get("context", "") + longest).encode())
+            assert size <= 512, (name, row)
+
+
+def test_documents_take_turns(written):
+    for name, rows in written[3].items():
+        counts = Counter(row["document"] for row in rows)
+        assert len(counts) > len(MODULES) // 2, name
+        assert max(counts.values()) <= 6, name
+
+
+def test_pieces_are_parts_of_documents_without_overlap():
+    text = stdlib()["argparse.py"]
+    found = [row["text"] for row in questions.pieces(text, random.Random(0))]
+    places = sorted((text.index(piece), len(piece)) for piece in found if text.count(piece) == 1)
+    assert len(found) > 100
+    assert all(a + n <= b for (a, n), (b, _) in zip(places, places[1:], strict=False))
+    assert sum(map(len, found)) > 0.98 * len(text)
+
+
+def test_pieces_of_one_endless_line_are_bounded():
+    found = [row["text"] for row in questions.pieces("ü" * 5000, random.Random(0))]
+    assert sum(map(len, found)) == 5000
+    assert all(len(piece.encode()) <= questions.PIECE_BYTES for piece in found)
+
+
+def test_next_line_is_true_and_the_others_are_not(written):
+    _, documents, result, rows = written
+    for row in rows["heldout_next_line"]:
+        gold = row["choices"][row["label"]]
+        assert row["context"] + gold + "\n" in documents[row["document"]]
+        lines = set(documents[row["document"]].split("\n"))
+        stripped = [choice.strip() for choice in row["choices"]]
+        assert len(set(stripped)) == 4 and all(stripped)
+        assert set(row["choices"]) <= lines
+        near = {line.strip() for line in row["context"].split("\n")}
+        assert not near & set(stripped[: row["label"]] + stripped[row["label"] + 1 :])
+    labels = Counter(row["label"] for row in rows["heldout_next_line"])
+    assert set(labels) == {0, 1, 2, 3}
+    assert result["tasks"]["heldout_next_line"]["chance"] == 0.25
+
+
+def test_next_line_cannot_be_told_by_its_indentation(written):
+    def depth(line):
+        return len(line) - len(line.lstrip())
+
+    rows = written[3]["heldout_next_line"]
+    equal = [
+        depth(choice) == depth(row["choices"][row["label"]])
+        for row in rows
+        for choice in row["choices"]
+    ]
+    assert sum(equal) > 0.8 * len(equal)
+
+
+def test_valid_code_parses_and_broken_code_does_not(written):
+    rows = written[3]["heldout_valid_code"]
+    for row in rows:
+        good, bad = row["choices"][row["label"]], row["choices"][1 - row["label"]]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(good)
+            with pytest.raises(SyntaxError):
+                ast.parse(bad)
+        assert abs(len(good) - len(bad)) <= 6  # broken in one place, and not rewritten
+    assert {row["label"] for row in rows} == {0, 1}
+    assert len({row["kind"] for row in rows}) >= 5
+    assert {row["kind"] for row in rows} <= set(BREAKS)
+
+
+@pytest.mark.parametrize("kind", BREAKS)
+def test_every_way_to_break_code_finds_a_place(kind):
+    code = 'def area(width, height):\n    if width == "wide":\n        return [width * 2, height]\n'
+    rng = random.Random(1)
+    candidates = [c for _ in range(20) for c in BREAKS[kind](code, rng)]
+    assert candidates and any(not parses(candidate) for candidate in candidates)
+
+
+def test_identifier_occurred_before_and_nothing_else_begins_so(written):
+    _, documents, _, rows = written
+    for row in rows["heldout_identifier"]:
+        assert row["context"] + row["target"] in documents[row["document"]]
+        stem = next(
+            row["context"][-n:]
+            for n in range(1, 80)
+            if row["context"][-n - 1 : -n] == "" or not _in_word(row["context"][-n - 1])
+        )
+        earlier = row["context"][: -len(stem)]
+        assert stem + row["target"] in earlier
+    assert {row["kind"] for row in rows["heldout_identifier"]} == {"parts", "half"}
+
+
+def _in_word(character):
+    return character == "_" or character.isalnum()
+
+
+def test_line_end_ends_its_line_and_begins_after_a_word(written):
+    _, documents, _, rows = written
+    for row in rows["heldout_line_end"]:
+        assert row["context"] + row["target"] + "\n" in documents[row["document"]] + "\n"
+        assert _in_word(row["context"][-1]) and not _in_word(row["target"][0])
+        assert "\n" not in row["target"] and row["target"] == row["target"].rstrip()
+        assert len(row["target"].encode()) <= questions.END_BYTES
+
+
+@pytest.mark.parametrize("name", ["heldout_identifier", "heldout_line_end"])
+def test_chance_is_what_the_best_constant_answer_gets(written, name):
+    _, _, result, rows = written
+    answers = [row["target"] for row in rows[name]]
+    best = max(sum(answer == constant for answer in answers) for constant in set(answers))
+    assert result["tasks"][name]["chance"] == best / len(answers) <= 0.1
+
+
+def test_lm_eval_takes_the_folder_wherever_it_lies(written, tmp_path):
+    from lm_eval.tasks import TaskManager
+
+    folder, _, result, rows = written
+    assert str(folder).encode() not in b"".join(contents(folder).values())
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(folder / "out/tasks", moved)
+    manager = TaskManager(include_path=str(moved), include_defaults=False)
+    assert set(manager.all_tasks) == set(HELD_OUT_TASKS)
+    loaded = manager.load(list(HELD_OUT_TASKS))["tasks"]
+    for name, task in loaded.items():
+        assert len(task.eval_docs) == len(rows[name])
+        assert task.config.metadata["chance"] == result["tasks"][name]["chance"]
+        doc = task.eval_docs[3]
+        if "context" in doc:  # no template may touch the text: its last newline counts
+            assert task.doc_to_text(doc) == rows[name][3]["context"]
+        task.set_fewshot_seed(0)
+        task.set_config("num_fewshot", 0)
+        task.build_all_requests(limit=5)
+        assert task.instances
+
+
+def test_prose_gives_what_it_allows(shared, tmp_path):
+    books = sorted(shared("corpora", "gutenberg17").glob("*.txt"))
+    documents = {book.name: book.read_text(encoding="utf-8")[20_000:120_000] for book in books}
+    result, rows = write(tmp_path, documents, items=40)
+    assert set(result["tasks"]) == set(HELD_OUT_TASKS) - {"heldout_valid_code"}
+    assert "no Python" in result["left_out"]["heldout_valid_code"]
+    for row in rows["heldout_next_line"]:
+        gold = row["choices"][row["label"]]
+        assert row["context"] + gold + "\n" in documents[row["document"]]
+
+
+def test_one_line_documents_leave_tasks_out_with_reasons(tmp_path):
+    rng = random.Random(0)
+    words = ["market", "garden", "yellow", "window", "little", "under", "over", "the"]
+    documents = {str(n): " ".join(rng.sample(words, 7)) + "." for n in range(80)}
+    result, _ = write(tmp_path, documents)
+    assert "heldout_bits_per_byte" in result["tasks"]
+    assert "too few lines" in result["left_out"]["heldout_next_line"]
+    assert set(result["tasks"]) | set(result["left_out"]) == set(HELD_OUT_TASKS)
+    files = {path.stem for path in (tmp_path / "out/tasks").glob("*.yaml")}
+    assert files == set(result["tasks"])
+
+
+def test_a_task_that_no_longer_fits_leaves_no_files(tmp_path):
+    write(tmp_path, stdlib())
+    write(tmp_path, {"one.txt": "a line of prose and nothing more to see\n" * 3})
+    assert not list((tmp_path / "out/tasks").glob("*.yaml"))
+
+
+def test_prose_is_never_taken_for_code():
+    text = "for the king\nwhile we may (he said):\n    if only it were so\n" * 20
+    assert list(broken_code(text, random.Random(0))) == []
+
+
+def test_missing_held_out_text_is_said_by_name(tmp_path):
+    spec = TasksSpec(data="corpus-12345678", items=5)
+    with pytest.raises(UserError, match=r"held_out\.parquet"):
+        tasks.run(spec, tmp_path, [tmp_path / "record.json"], silent)
