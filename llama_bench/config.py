@@ -145,6 +145,13 @@ class Models(Base):
                     f"two models are called {label!r}; give one of them another name, "
                     f"with name: (all: {', '.join(labels)})"
                 )
+        recipes: dict[tuple, str] = {}
+        for model in self.train:
+            other = recipes.setdefault((model.shape, model.learning_rate), model.label)
+            if other != model.label:
+                raise ValueError(
+                    f"{other!r} and {model.label!r} are the same model; leave one of them out"
+                )
         if not labels:
             raise ValueError("no model is given; add one under train: or pretrained:")
         return self

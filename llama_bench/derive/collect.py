@@ -13,6 +13,7 @@ from typing import Any
 
 from llama_bench import records
 from llama_bench.derive import rows, tables
+from llama_bench.derive.entry import Entry
 from llama_bench.fields import UserError
 
 
@@ -52,7 +53,7 @@ def spec_of(text: str, verb: str, *keys: str) -> dict[str, Any]:
     return content
 
 
-def _entry(given: dict[str, Any]) -> rows.Entry:
+def _entry(given: dict[str, Any]) -> Entry:
     try:
         place = {key: given[key] for key in ("id", "verb", "path")}
     except (KeyError, TypeError):
@@ -66,10 +67,10 @@ def _entry(given: dict[str, Any]) -> rows.Entry:
             f"{path}: is the record of {record.verb} {record.id}, not of {place['id']}; "
             "delete this folder to make the run again"
         )
-    return rows.Entry(**place, labels=given.get("labels") or {}, record=record)
+    return Entry(**place, labels=given.get("labels") or {}, record=record)
 
 
-def _rows(entry: rows.Entry) -> list[rows.Row]:
+def _rows(entry: Entry) -> list[rows.Row]:
     """A record that keeps the outer layout but not its verb's own is named, like a damaged one."""
     try:
         return list(rows.of(entry))

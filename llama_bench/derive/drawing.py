@@ -18,11 +18,11 @@ import matplotlib
 
 matplotlib.use("svg")
 
-import matplotlib.pyplot as plt  # noqa: E402
-import seaborn as sns  # noqa: E402
-from matplotlib import ticker  # noqa: E402
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib import ticker
 
-from llama_bench.derive import show  # noqa: E402
+from llama_bench.derive import show
 
 SIZE = (5.0, 3.6)  # inches: two stand side by side in the report, one fills a phone
 INK, SOFT, GRID = "#22262b", "#6b7480", "#e4e7eb"
@@ -83,8 +83,10 @@ class Figure:
         self.canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         plt.close(self.canvas)
         text = buffer.getvalue()
-        spoken = (f'<title id="{self.name}-title">{html.escape(self.title)}</title>'
-                  f'<desc id="{self.name}-desc">{html.escape(self.caption)}</desc>')  # fmt: skip
+        spoken = (
+            f'<title id="{self.name}-title">{html.escape(self.title)}</title>'
+            f'<desc id="{self.name}-desc">{html.escape(self.caption)}</desc>'
+        )
         label = f' role="img" aria-labelledby="{self.name}-title {self.name}-desc"'
         return re.sub(r"(<svg\b[^>]*)>", lambda match: f"{match[1]}{label}>{spoken}", text, count=1)
 
@@ -128,8 +130,16 @@ def finish(figure, ax, *, x: str, y: str, legend=None, x_scale="log", y_scale="l
     if ax.get_legend():
         ax.get_legend().remove()
     if legend is not None and handles:
-        figure.legend(handles, labels, title=legend, loc="outside right upper", alignment="left",
-                      handlelength=1.6, borderaxespad=0.2, labelspacing=0.45)  # fmt: skip
+        figure.legend(
+            handles,
+            labels,
+            title=legend,
+            loc="outside right upper",
+            alignment="left",
+            handlelength=1.6,
+            borderaxespad=0.2,
+            labelspacing=0.45,
+        )
 
 
 def scale(axis, kind: str) -> None:

@@ -15,10 +15,10 @@ import pandas as pd
 
 from llama_bench import records
 from llama_bench.derive import fitted_parameters, intervals, judge, laws, runs_table
-from llama_bench.derive.fit_settings import FitSettings, parse, settled
+from llama_bench.derive.fit_settings import FitSettings, parse
 from llama_bench.derive.regression import Regression, regress
 from llama_bench.derive.selection import near_best
-from llama_bench.fields import UserError, unknown
+from llama_bench.fields import UserError
 
 SCHEMA = 1
 
@@ -45,11 +45,8 @@ def fit_table(frame: pd.DataFrame, settings: dict | str | FitSettings, source: s
         settings = parse(settings)
     if isinstance(settings, FitSettings):
         settings = settings.model_dump()
-    name = settings["law"]
-    if name not in laws.REGRESSIONS:
-        raise UserError("fit: " + unknown(name, list(laws.REGRESSIONS), "law"))
-    law = laws.REGRESSIONS[name]
-    chosen = settled(settings, FitSettings)
+    chosen = laws.settings_for(settings)
+    law = laws.law_for(chosen)
     table = runs_table.checked(frame, [*law.needs, law.target], chosen.missing, source)
     fit = regress(law, near_best(table, chosen.within_percent, law.target), chosen)
     test = judge.back_test(law, table, chosen) if chosen.back_test else None

@@ -15,7 +15,7 @@ class FitSettings(Base):
     """The settings of a fit.
 
     loss_function: Huber's loss with threshold `delta` (summed, on the law's own scale: log loss,
-    or accuracy), or the square. starts: sets of exponents that a search begins at. draws:
+    or accuracy), or the square. residual: of the logarithm of the loss, or of the loss itself. starts: sets of exponents that a search begins at. draws:
     bootstrap draws. level: of the parameters' intervals. bootstrap: `residuals` resampled about
     the fitted law, or `cases`, whole rows; `auto` takes cases where there are ten rows or more to
     a parameter. within_percent: fit only the runs within
@@ -25,6 +25,7 @@ class FitSettings(Base):
 
     law: str
     loss_function: Literal["huber", "squared"] = "huber"
+    residual: Literal["log", "linear"] = "log"
     delta: Real = Field(1e-3, gt=0)
     starts: Count = Field(200, ge=1, le=1_000_000)
     draws: Count = Field(1000, ge=20, le=100_000)

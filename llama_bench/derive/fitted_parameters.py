@@ -114,7 +114,7 @@ def _undetermined(fit: Regression, onward=lambda natural: natural) -> set[str]:
     """
     cases = [(fit.surface.generic, fit.null)]
     if fit.at_bound:
-        free = ~np.isin(fit.surface.names, fit.at_bound)
+        free = ~np.isin(fit.law.parameter_names, fit.at_bound)
         cases.append((fit.theta, undetermined(fit.surface, fit.theta, free)))
     blind = set()
     with np.errstate(all="ignore"):

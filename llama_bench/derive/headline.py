@@ -17,7 +17,6 @@ import numpy as np
 from llama_bench.derive import show
 from llama_bench.derive.key_table import cell_name, one_reader
 
-
 _INTERVAL = "95 % interval "
 
 
@@ -115,9 +114,11 @@ def _size(ladder) -> Finding | None:
     rows = means[means["budget"] == budget]
     fitted = slope(rows["params"], rows["loss"], rows["budget"])
     place = f"at {show.short(budget)} training tokens"
-    how = (f"Mean slope of the held-out loss over log parameters (without embeddings), "
-           f"{show.plural(len(rows), 'size')} from {show.short(fitted.low)} to "
-           f"{show.short(fitted.high)}, {place}.")  # fmt: skip
+    how = (
+        f"Mean slope of the held-out loss over log parameters (without embeddings), "
+        f"{show.plural(len(rows), 'size')} from {show.short(fitted.low)} to "
+        f"{show.short(fitted.high)}, {place}."
+    )
     return _loss_finding(fitted, "parameters", place, how)
 
 
@@ -130,10 +131,16 @@ def _tokens(ladder) -> Finding | None:
         return None
     fitted = slope(rows["tokens"], rows["loss"], rows["params"])
     sizes = rows["params"].nunique()
-    place = f"averaged over {sizes} sizes" if sizes > 1 else f"at {show.short(rows['params'].iloc[0])} parameters"
-    how = (f"Mean slope of the held-out loss over log training tokens, {show.plural(len(rows), 'run')}"
-           f" from {show.short(fitted.low)} to {show.short(fitted.high)} tokens, {place}"
-           f"{', each with its own level' if sizes > 1 else ''}.")  # fmt: skip
+    place = (
+        f"averaged over {sizes} sizes"
+        if sizes > 1
+        else f"at {show.short(rows['params'].iloc[0])} parameters"
+    )
+    how = (
+        f"Mean slope of the held-out loss over log training tokens, {show.plural(len(rows), 'run')}"
+        f" from {show.short(fitted.low)} to {show.short(fitted.high)} tokens, {place}"
+        f"{', each with its own level' if sizes > 1 else ''}."
+    )
     return _loss_finding(fitted, "training tokens", place, how)
 
 
@@ -203,7 +210,7 @@ def _decode(speeds) -> Finding | None:
         label=f"Decoding, for {_times(fitted)} the parameters",
         interval=f"{cell}; {said}",
         sentence=f"{_times(fitted)} the parameters made decoding {ratio} times {slower} ({said})",
-        how=f"Mean slope of log tokens per second over log parameters (without embeddings), medians "
+        how="Mean slope of log tokens per second over log parameters (without embeddings), medians "
         f"of the repeats, {show.plural(len(medians), 'size')} from {show.short(fitted.low)} to "
         f"{show.short(fitted.high)}, {cell}.",
     )

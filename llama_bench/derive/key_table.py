@@ -17,9 +17,15 @@ def key_table(tables) -> tuple[list[dict[str, str]], list[list[str]]]:
     model without any result has a row all the same, with its status behind the name.
     """
     measured = [*_score_columns(tables), *_probe_columns(tables)]
-    names = [("Model", ""), ("Parameters", "no embeddings"), ("Parameters", "all"),
-             ("Tokens", "trained on"), ("FLOPs", "training"), ("Loss", "nats/token"),
-             ("Bits/byte", "validation")]  # fmt: skip
+    names = [
+        ("Model", ""),
+        ("Parameters", "no embeddings"),
+        ("Parameters", "all"),
+        ("Tokens", "trained on"),
+        ("FLOPs", "training"),
+        ("Loss", "nats/token"),
+        ("Bits/byte", "validation"),
+    ]
     columns = [{"name": name, "unit": unit} for name, unit in names]
     columns += [column for column, _ in measured]
     rows = []
@@ -27,8 +33,11 @@ def key_table(tables) -> tuple[list[dict[str, str]], list[list[str]]]:
         training = _training(tables["trainings"], model)
         row = [_named(tables, model), *_trained(tables, model, training)]
         rows.append(row + [value(model, training) for _, value in measured])
-    kept = [place for place in range(len(columns))
-            if place == 0 or any(row[place] != show.NOTHING for row in rows)]  # fmt: skip
+    kept = [
+        place
+        for place in range(len(columns))
+        if place == 0 or any(row[place] != show.NOTHING for row in rows)
+    ]
     return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 

@@ -93,12 +93,15 @@ def _in_words(fit: dict[str, Any]) -> list[str]:
     for what, name in (("parameters", "alpha"), ("tokens", "beta")):
         exponent = fit["parameters"][name]
         left = [1 - 10 ** -exponent[key] for key in ("value", "low", "high")]
-        terms.append(f"ten times the {what} take away {show.percent(left[0])} "
-                     f"({show.interval(100 * left[1], 100 * left[2])} %) of the term of {what}")  # fmt: skip
+        terms.append(
+            f"ten times the {what} take away {show.percent(left[0])} "
+            f"({show.interval(100 * left[1], 100 * left[2])} %) of the term of {what}"
+        )
     floor = fit["parameters"]["E"]
     return [
         f"By this law {terms[0]}, {terms[1]}, and the loss never falls below "
-        f"{show.digits(floor['value'])} nats per token ({show.interval(floor['low'], floor['high'])}). "
+        f"{show.digits(floor['value'])} nats per token "
+        f"({show.interval(floor['low'], floor['high'])}). "
         "A and B are barely determined by any study of this size and trade off against the "
         "exponents; do not compare them between studies."
     ]

@@ -21,11 +21,16 @@ def seconds_by_verb(runs) -> list[list[str]]:
     rows = []
     for verb, mine in known.groupby("verb", sort=False):
         longest = mine.loc[mine["seconds_total"].idxmax()]
-        rows.append([
-            verb, str(len(mine)), show.duration(mine["seconds_total"].sum()),
-            show.duration(mine["seconds_startup"].sum()),
-            show.duration(longest["seconds_total"]), longest["id"],
-        ])  # fmt: skip
+        rows.append(
+            [
+                verb,
+                str(len(mine)),
+                show.duration(mine["seconds_total"].sum()),
+                show.duration(mine["seconds_startup"].sum()),
+                show.duration(longest["seconds_total"]),
+                longest["id"],
+            ]
+        )
     return rows
 
 
@@ -53,8 +58,8 @@ def time_spent(runs, provenance) -> list[str]:
         share = (idle + startup) / max(cores * wall, held)
         told.append(
             f"From the first run's start to the last one's end {show.duration(wall)} passed on "
-            f"{show.plural(cores, 'core')}; {show.percent(idle / max(cores * wall, held))} of cores "
-            "× wall was held by no run. Start-up and waiting together, time in which no run did "
+            f"{show.plural(cores, 'core')}; {show.percent(idle / max(cores * wall, held))} of "
+            "cores × wall was held by no run. Start-up and waiting together, time in which no run did "
             f"useful work, were {show.percent(share)}."
         )
     return told
@@ -79,8 +84,17 @@ def _span(known, provenance) -> tuple[int, float] | None:
 
 def surroundings(provenance) -> list[dict[str, Any]]:
     """Each distinct machine and set of versions: {"runs", "facts": [(name, text)]}."""
-    facts = ["host", "processor", "cores", "memory_bytes", "system", "python", "packages",
-             "git_commit", "git_changed"]  # fmt: skip
+    facts = [
+        "host",
+        "processor",
+        "cores",
+        "memory_bytes",
+        "system",
+        "python",
+        "packages",
+        "git_commit",
+        "git_changed",
+    ]
     found = []
     for _, rows in provenance.groupby(facts, dropna=False, sort=False):
         first = rows.iloc[0]
@@ -88,10 +102,17 @@ def surroundings(provenance) -> list[dict[str, Any]]:
         changed = {True: " with uncommitted changes", False: ", clean"}
         if git != show.NOTHING and not show.absent(first["git_changed"]):
             git += changed[bool(first["git_changed"])]
-        cores = f"{show.exact(first['cores'])} cores, {show.binary(first['memory_bytes'])} of memory"
-        machine = [("Machine", first["host"]), ("Processor", f"{first['processor']}; {cores}"),
-                   ("System", first["system"]), ("Python", first["python"]),
-                   ("Packages", first["packages"]), ("Git state", git)]  # fmt: skip
+        cores = (
+            f"{show.exact(first['cores'])} cores, {show.binary(first['memory_bytes'])} of memory"
+        )
+        machine = [
+            ("Machine", first["host"]),
+            ("Processor", f"{first['processor']}; {cores}"),
+            ("System", first["system"]),
+            ("Python", first["python"]),
+            ("Packages", first["packages"]),
+            ("Git state", git),
+        ]
         shown = [(name, show.NOTHING if show.absent(value) else value) for name, value in machine]
         found.append({"runs": len(rows), "facts": shown})
     return found

@@ -58,7 +58,7 @@ def predict_table(
     Columns added: point, then low_<percent>, high_<percent>, covered_<percent> for each of
     `levels`, and status. point is NaN, and the interval endless, where the fit determines nothing.
     """
-    law = laws.REGRESSIONS[fit["law"]]
+    law = laws.law_for(laws.settings_for(fit["settings"]))
     table = runs_table.checked(points, law.needs, "error", source, single=False)
     result = points.reset_index(drop=True).copy()
     if fit["predict"] is None:

@@ -83,22 +83,21 @@ def search(surface, target, weight, settings, warm=None) -> engine.Minimum:
     start = surface.starts(settings.starts, target, weight)
     if warm is not None:
         start = np.concatenate([warm, start])
-    found = engine.minimise(surface, target, weight, start, settings.threshold, 200, 1e-9)
-    kept = _distinct(found, 0.02)[:8]
-    rough = found.theta[kept]
-    best = engine.minimise(surface, target, weight, rough, settings.threshold, 500, 1e-13)
-    kept = _distinct(best, 0.02)[:4]
+    found = engine.minimise(surface, target, weight, start, settings.threshold, 40, 1e-9)
+    rough = found.theta[_distinct(found, 0.02, 32)]
+    best = engine.minimise(surface, target, weight, rough, settings.threshold, 1000, 1e-13)
+    kept = _distinct(best, 0.02, 4)
     return engine.Minimum(best.theta[kept], best.objective[kept], best.settled[kept])
 
 
-def _distinct(found: engine.Minimum, apart: float) -> list[int]:
+def _distinct(found: engine.Minimum, apart: float, most: int) -> list[int]:
     """Places of the minima, best first, that differ by more than `apart` from any better one."""
     chosen: list[int] = []
     for place in np.argsort(found.objective, kind="stable"):
         theta = found.theta[place]
         if all(np.abs(theta - found.theta[c]).max() > apart for c in chosen):
             chosen.append(int(place))
-        if len(chosen) == 8:
+        if len(chosen) == most:
             break
     return chosen
 
@@ -137,14 +136,21 @@ def _draw(fit: Regression, basins, target, weight, settings) -> np.ndarray:
     else:
         fitted = target - fit.residuals
         targets, weights = fitted + bootstrap.resample(fit.noise, settings.draws, random), weight
-    theta, lowest = None, np.full(settings.draws, np.inf)
-    for basin in basins:
-        start = np.repeat(basin[None], settings.draws, axis=0)
-        found = engine.minimise(fit.surface, targets, weights, start, settings.threshold, 80, 1e-7)
-        better = found.objective < lowest
-        theta = found.theta if theta is None else np.where(better[:, None], found.theta, theta)
-        lowest = np.where(better, found.objective, lowest)
-    return theta
+    start = _best_basins(fit.surface, targets, weights, basins, settings)
+    return engine.minimise(fit.surface, targets, weights, start, settings.threshold, 80, 1e-7).theta
+
+
+def _best_basins(surface, targets, weights, basins, settings) -> np.ndarray:
+    """For each draw, where a few steps from each of the basins (k, P) led lowest: (B, P)."""
+    if len(basins) == 1:
+        return np.repeat(basins, settings.draws, axis=0)
+    tried = [
+        engine.minimise(surface, targets, weights, np.repeat(basin[None], settings.draws, axis=0),
+                        settings.threshold, 6, 1e-7)
+        for basin in basins
+    ]
+    lowest = np.argmin([found.objective for found in tried], axis=0)
+    return np.stack([found.theta for found in tried])[lowest, np.arange(settings.draws)]
 
 
 def bounds_hit(surface, theta) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +160,7 @@ def bounds_hit(surface, theta) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _judge(fit: Regression, settings, settled: bool) -> Regression:
-    names = np.array(fit.surface.names)
+    names = np.array(fit.law.parameter_names)
     low, high = bounds_hit(fit.surface, fit.theta)
     held = names[low | high]
     tail = (1 - settings.level) / 2

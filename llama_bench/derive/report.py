@@ -99,9 +99,14 @@ def _range(values) -> str:
 
 
 def _corpus(row) -> str:
-    names = {"python-stdlib": "Python’s standard library", "python-packages":
-             "the installed Python packages", "files": "the given files"}  # fmt: skip
-    return f"{names.get(row['corpus'], row['corpus'])} ({show.binary(row['bytes'])} of training text)"
+    names = {
+        "python-stdlib": "Python’s standard library",
+        "python-packages": "the installed Python packages",
+        "files": "the given files",
+    }
+    return (
+        f"{names.get(row['corpus'], row['corpus'])} ({show.binary(row['bytes'])} of training text)"
+    )
 
 
 def _nothing_to_compare(content) -> str:
@@ -118,8 +123,10 @@ def _figures(inputs: list[Path]) -> list[dict[str, str]]:
         raise UserError("report: needs figures/index.json among its inputs; make it with `plot`")
     try:
         entries = json.loads(index.read_text(encoding="utf-8"))
-        return [entry | {"svg": _inline(entry["name"], index.parent / entry["file"])}
-                for entry in entries]  # fmt: skip
+        return [
+            entry | {"svg": _inline(entry["name"], index.parent / entry["file"])}
+            for entry in entries
+        ]
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -133,8 +140,9 @@ def _inline(name: str, path: Path):
     text = text[text.index("<svg") :]
     own = re.findall(r'\bid="([^"]+)"', text)
     for found in sorted(set(own) - {f"{name}-title", f"{name}-desc"}, key=len, reverse=True):
-        text = re.sub(rf'(\bid="|href="#|url\(#){re.escape(found)}(?=["\)])',
-                      rf"\g<1>{name}.{found}", text)  # fmt: skip
+        text = re.sub(
+            rf'(\bid="|href="#|url\(#){re.escape(found)}(?=["\)])', rf"\g<1>{name}.{found}", text
+        )
     return Markup(text)
 
 
@@ -147,18 +155,23 @@ def _samples(content) -> list[dict[str, Any]]:
     samples = samples.sort_values(["size", "seed"], kind="stable", na_position="last")
     samples = samples.drop_duplicates(["model", "prompt", "decoding", "sample_seed"])
     found = []
-    for (prompt, decoding), rows in samples.groupby(["prompt", "decoding"], sort=False, dropna=False):
+    for (prompt, decoding), rows in samples.groupby(
+        ["prompt", "decoding"], sort=False, dropna=False
+    ):
         texts = [
             {
                 "model": row.model,
                 "about": f"{show.short(row.size)} parameters"
-                + (f", {show.short(row.budget)} tokens" if row.budget == row.budget
-                   else ", trained elsewhere"),
+                + (
+                    f", {show.short(row.budget)} tokens"
+                    if row.budget == row.budget
+                    else ", trained elsewhere"
+                ),
                 "text": str(row.text).removeprefix(str(prompt)),
             }
             for row in rows.itertuples()
             if not show.absent(row.text)
-        ]  # fmt: skip
+        ]
         found.append({"prompt": prompt, "decoding": decoding, "texts": texts})
     return found
 
@@ -174,7 +187,9 @@ def _failures(failures, runs) -> list[dict[str, str]]:
     missing = missing.assign(what=missing["verb"], reason="not finished, or ended by an accident")
     found = []
     for frame in (failures, missing):
-        for row in frame[["run", "verb", "model", "what", "status", "reason", "log"]].to_dict("records"):
+        for row in frame[["run", "verb", "model", "what", "status", "reason", "log"]].to_dict(
+            "records"
+        ):
             found.append({key: show.NOTHING if show.absent(v) else v for key, v in row.items()})
     return found
 
@@ -189,10 +204,17 @@ def _yaml(config: Any) -> str:
 
 def _table(name: str, frame) -> dict[str, Any]:
     kinds = tables.COLUMNS[name]
-    shown = {"text": lambda value: show.NOTHING if show.absent(value) else _visible(value),
-             "count": show.exact, "real": lambda value: show.digits(value, 4),
-             "flag": lambda value: show.NOTHING if show.absent(value) else str(bool(value)).lower()}  # fmt: skip
-    rows = [[shown[kinds[column]](value) for column, value in zip(kinds, row, strict=True)]
-            for row in frame.head(ROWS_SHOWN).itertuples(index=False)]  # fmt: skip
-    columns = [{"name": column, "number": kind in ("count", "real")} for column, kind in kinds.items()]
+    shown = {
+        "text": lambda value: show.NOTHING if show.absent(value) else _visible(value),
+        "count": show.exact,
+        "real": lambda value: show.digits(value, 4),
+        "flag": lambda value: show.NOTHING if show.absent(value) else str(bool(value)).lower(),
+    }
+    rows = [
+        [shown[kinds[column]](value) for column, value in zip(kinds, row, strict=True)]
+        for row in frame.head(ROWS_SHOWN).itertuples(index=False)
+    ]
+    columns = [
+        {"name": column, "number": kind in ("count", "real")} for column, kind in kinds.items()
+    ]
     return {"name": name, "columns": columns, "rows": rows, "total": len(frame)}

@@ -8,59 +8,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from llama_bench.derive import tables
+from llama_bench.derive.entry import Entry
 from llama_bench.fields import UserError
-from llama_bench.records import Record
 from llama_bench.shape import Shape
 
 Row = tuple[str, dict[str, Any]]  # (table, row)
-
-NO_RECORD = "missing record"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One run of the study: what the study calls it, and its record where there is one."""
-
-    id: str
-    verb: str
-    path: str
-    labels: dict[str, Any]
-    record: Record | None
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.path).parent
-
-    @property
-    def status(self) -> str:
-        return self.record.status if self.record else NO_RECORD
-
-    @property
-    def origin(self) -> str | None:
-        """Trained in this study or loaded; None where only a record could tell."""
-        if self.verb == "train" or "budget" in self.labels:
-            return "trained"
-        if self.record is None or "model" not in self.labels:
-            return None
-        return "pretrained" if self.record.spec.get("pretrained") else "trained"
-
-    @property
-    def log(self) -> str | None:
-        path = self.folder / "log.txt"
-        return str(path) if path.exists() else None
-
-    def about(self, *extra: str) -> dict[str, Any]:
-        """The columns that say which run and model a row is of, and the labels in `extra`."""
-        result = self.record.result if self.record else {}
-        counts = result.get("parameters") or {}
-        columns = {f"parameters_{way}": count for way, count in counts.items()}
-        columns |= {"run": self.id, "model": self.labels.get("model"), "origin": self.origin}
-        return columns | {name: self.labels.get(name) for name in extra}
 
 
 def of(entry: Entry) -> Iterator[Row]:
@@ -124,8 +79,13 @@ def _failure(entry: Entry, what: str, status: str, reason: str | None) -> Row:
 
 def _prepare(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
     corpus = entry.record.spec.get("corpus", {})
-    whole = ("near_duplicate_documents", "unreadable_documents", "vocab_size",
-             "bytes_per_token", "corpus_sha256")  # fmt: skip
+    whole = (
+        "near_duplicate_documents",
+        "unreadable_documents",
+        "vocab_size",
+        "bytes_per_token",
+        "corpus_sha256",
+    )
     for part in result.get("documents", {}):
         counts = {name: result.get(name, {}).get(part) for name in ("documents", "bytes", "tokens")}
         values = {name: result.get(name) for name in whole}
@@ -146,13 +106,32 @@ def _tasks(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
 def _train(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
     spec, ok = entry.record.spec, entry.status == "ok"
     shape = spec.get("model", {})
-    asked = ("context", "batch", "learning_rate", "warmup_tokens", "decay", "decay_share",
-             "weight_decay", "precision")  # fmt: skip
+    asked = (
+        "context",
+        "batch",
+        "learning_rate",
+        "warmup_tokens",
+        "decay",
+        "decay_share",
+        "weight_decay",
+        "precision",
+    )
     values = {name: spec.get(name) for name in asked} | dict(shape) | entry.about("budget", "seed")
     if ok:
-        found = ("tokens", "steps", "unique_tokens", "trained_tokens", "continued_from", "loss",
-                 "bits_per_byte", "train_loss", "tokens_per_second", "peak_bytes", "threads",
-                 "device")  # fmt: skip
+        found = (
+            "tokens",
+            "steps",
+            "unique_tokens",
+            "trained_tokens",
+            "continued_from",
+            "loss",
+            "bits_per_byte",
+            "train_loss",
+            "tokens_per_second",
+            "peak_bytes",
+            "threads",
+            "device",
+        )
         flops = result.get("flops", {})
         values |= {name: result.get(name) for name in found}
         values |= {"flops_exact": flops.get("exact"), "flops_six_n_d": flops.get("six_n_d")}
@@ -216,8 +195,18 @@ def _evaluate(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
         yield "samples", tables.row("samples", **about, **said, sample_seed=sample.get("seed"))
 
 
-_SCORE = ("task", "metric", "filter", "value", "standard_error", "chance", "higher_is_better",
-          "items", "version", "shots")  # fmt: skip
+_SCORE = (
+    "task",
+    "metric",
+    "filter",
+    "value",
+    "standard_error",
+    "chance",
+    "higher_is_better",
+    "items",
+    "version",
+    "shots",
+)
 
 
 def _probe(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
@@ -226,9 +215,18 @@ def _probe(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
     memory = {name: result.get(name) for name in ("weight_bytes", "baseline_bytes")}
     for cell in result.get("cells", []):
         place = {name: cell.get(name) for name in ("phase", "batch", "context")}
-        found = {name: cell.get(name)
-                 for name in ("status", "reason", "peak_bytes", "kv_bytes", "warmup_repeats",
-                              "warmup_variation", "load")}  # fmt: skip
+        found = {
+            name: cell.get(name)
+            for name in (
+                "status",
+                "reason",
+                "peak_bytes",
+                "kv_bytes",
+                "warmup_repeats",
+                "warmup_variation",
+                "load",
+            )
+        }
         yield "memory", tables.row("memory", **about, **place, **memory, **found)
         if cell.get("status", "ok") != "ok":
             what = "{phase}, batch {batch}, context {context}".format(**place)

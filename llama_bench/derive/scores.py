@@ -31,7 +31,9 @@ def main(tables):
     order = list(METRICS)
     best = {}
     for task, rows in scores.groupby("task"):
-        metrics = sorted(rows["metric"].unique(), key=lambda m: (order.index(m) if m in order else 99, m))
+        metrics = sorted(
+            rows["metric"].unique(), key=lambda m: (order.index(m) if m in order else 99, m)
+        )
         best[task] = own[task] if own.get(task) in metrics else metrics[0]
     return scores[scores["metric"] == scores["task"].map(best)]
 
@@ -46,7 +48,9 @@ def above_chance(tables) -> str:
     scores = scores[scores["chance"].notna() & scores["standard_error"].notna()]
     trained = scores[scores["origin"] == "trained"]
     scores = trained if len(trained) else scores
-    largest = scores[scores["parameters_without_embeddings"] == scores["parameters_without_embeddings"].max()]
+    largest = scores[
+        scores["parameters_without_embeddings"] == scores["parameters_without_embeddings"].max()
+    ]
     largest = largest[(largest["budget"] == largest["budget"].max()) | largest["budget"].isna()]
     largest = largest.drop_duplicates(KEYS)
     if not len(largest):
@@ -55,6 +59,8 @@ def above_chance(tables) -> str:
     clear = sign * (largest["value"] - largest["chance"]) > WIDTH * largest["standard_error"]
     names = [f"{task}" for task in largest.loc[clear, "task"]]
     others = [f"{task}" for task in largest.loc[~clear, "task"]]
-    text = (f"The largest model, {largest['model'].iloc[0]}, is better than guessing by more than "
-            f"{WIDTH} standard errors on {len(names)} of {show.plural(len(largest), 'task')}")  # fmt: skip
+    text = (
+        f"The largest model, {largest['model'].iloc[0]}, is better than guessing by more than "
+        f"{WIDTH} standard errors on {len(names)} of {show.plural(len(largest), 'task')}"
+    )
     return text + (f"; not on {show.listed(others)}." if others else ".")

@@ -79,7 +79,7 @@ def percent(share, count: int = 2) -> str:
 
 
 def plus_minus(value, error) -> str:
-    """0.475 ± 0.078 -> 0.48 ± 0.08: as many places as the error's first digit (two where it is 1)."""
+    """0.475 ± 0.078 -> 0.48 ± 0.08: places as the error's first digit (two where it is 1)."""
     if absent(value) or absent(error) or not error:
         return digits(value)
     first = f"{abs(error):.0e}"

@@ -23,6 +23,7 @@ _PARAMETERS = {
 }
 _CELL = {"phase": "text", "batch": "count", "context": "count"}
 
+# fmt: off
 # table -> column -> kind. `run` is the id of a run, `model` the study's name for it, `origin`
 # trained or pretrained; every other name is explained, with its unit, in docs/protocol.md.
 COLUMNS: dict[str, dict[str, str]] = {
@@ -104,6 +105,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "reason": "text", "log": "text",
     },
 }
+# fmt: on
 
 
 def row(table: str, **values: Any) -> dict[str, Any]:
@@ -152,7 +154,7 @@ def read(runs_table: Path) -> dict[str, Any]:
     """
     import pandas
 
-    dtypes = {"text": "str", "count": "float64", "real": "float64", "flag": "boolean"}
+    dtypes = {"count": "float64", "real": "float64", "flag": "boolean"}
     frames = {}
     for name, columns in COLUMNS.items():
         path = Path(runs_table).with_name(f"{name}.parquet")
@@ -161,5 +163,6 @@ def read(runs_table: Path) -> dict[str, Any]:
         except (OSError, ValueError, KeyError) as error:
             first = str(error).splitlines()[0]
             raise UserError(f"{path}: is no table of a study ({first})") from None
-        frames[name] = frame.astype({column: dtypes[kind] for column, kind in columns.items()})
+        kinds = {column: dtypes[kind] for column, kind in columns.items() if kind != "text"}
+        frames[name] = frame.astype(kinds)
     return frames

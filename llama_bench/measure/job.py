@@ -166,8 +166,7 @@ def _process_start() -> float:
 def _die_with_parent() -> None:
     """On Linux, end when the starter ends: a killed snakemake leaves nobody behind.
 
-    The system call counts the thread that started us, and a shell between us and snakemake is
-    waited for by it; `exec` in the rule's line removes that shell.
+    (A shell replaces itself by the last command of `bash -c`, so the starter is snakemake.)
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 from lm_eval.api.instance import Instance
@@ -25,42 +24,27 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llama_bench.measure.generation import continue_text
+from llama_bench.measure.packing import Pack, common, mask, packed
 from llama_bench.records import Refusal
 
-CPU_TOKENS = 4096  # of a pass; more does not fill the caches better
-GPU_TOKENS = 65_536
-LOGITS = 2**26  # numbers that the output head may write in one pass
+# tokens that one pass takes, and numbers that its output head may write
+PASS = {"cpu": (4096, 2**26), "cuda": (65_536, 2**28)}
 
 IMPOSSIBLE = (-math.inf, False)
 
 
-@dataclass
-class Pack:
-    """Sequences that begin alike, as one: `shared` once, then what is each one's own.
+class CausalLM(LM):
+    """Log-likelihoods and generated text of one model.
 
-    `ids` are the tokens to pass; token i sees token j <= i of its own `segment` and of segment 0.
-    For each request (by its number) stand the places whose logits foretell its scored tokens.
+    `unscored` counts by task the requests that could not be scored, `truncated` those whose
+    context lost its beginning; `progress(done, of)` hears of every pass.
     """
 
-    ids: list[int]
-    segment: list[int]
-    position: list[int]
-    scored: list[tuple[int, list[int], list[int]]]  # (request, places, tokens foretold)
-
-    @property
-    def end(self) -> int:
-        """Places from the first scored one to the last: what the output head must see."""
-        return len(self.ids) - min(places[0] for _, places, _ in self.scored)
-
-
-class CausalLM(LM):
-    """Log-likelihoods and generated text of one model. `unscored` counts requests by task."""
-
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, progress=None):
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
-        self.window = model.config.max_position_embeddings
-        self.progress = progress or (lambda done, of, note: None)
+        self.window = model.config.get_text_config().max_position_embeddings
+        self.progress = lambda done, of: None
         self.unscored: Counter[str] = Counter()
         self.truncated: Counter[str] = Counter()
 
@@ -100,7 +84,7 @@ class CausalLM(LM):
         """Ids of the whole, and where those begin that the context alone does not give."""
         whole = self.encode(context + continuation)
         stem = self.encode(context)
-        start = _common(whole, stem)
+        start = common(whole, stem)
         return (whole, start) if start else ([self.start, *whole], 1)
 
     def _fit(self, ids: list[int], start: int, task: str) -> tuple[list[int], int]:
@@ -132,12 +116,12 @@ class CausalLM(LM):
         for batch in self._batches(packs):
             yield from self._pass(batch)
             done += len(batch)
-            self.progress(done, len(packs), "questions scored")
+            self.progress(done, len(packs))
 
     def _batches(self, packs: list[Pack]) -> Iterator[list[Pack]]:
         """Packs of like length, as many as a pass may hold."""
-        most = GPU_TOKENS if self.model.device.type == "cuda" else CPU_TOKENS
-        outputs = LOGITS // self.model.config.vocab_size
+        most, logits = PASS[self.model.device.type]
+        outputs = logits // self.model.get_output_embeddings().weight.shape[0]
         batch: list[Pack] = []
         longest = end = 0
         for pack in sorted(packs, key=lambda p: (len(p.ids), p.end), reverse=True):
@@ -164,7 +148,7 @@ class CausalLM(LM):
         device = self.model.device
         logits = self.model(
             input_ids=ids.to(device),
-            attention_mask=_mask(segment, self.model.dtype).to(device),
+            attention_mask=mask(segment.to(device), self.model.dtype),
             position_ids=position.to(device),
             use_cache=False,
             logits_to_keep=end,
@@ -205,50 +189,10 @@ class CausalLM(LM):
                     answers[number] = text
                     self.truncated[requests[number].task_name] += shortened
                 done += len(batch)
-                self.progress(done, len(requests), "answers generated")
+                self.progress(done, len(requests))
         return answers
 
     def _prompt_batches(self, numbers: list[int], prompts: dict) -> Iterator[list[int]]:
-        most = GPU_TOKENS if self.model.device.type == "cuda" else 4 * CPU_TOKENS
-        many = max(1, most // max(1, len(prompts[numbers[0]])))
+        most, _ = PASS[self.model.device.type]
+        many = max(1, 4 * most // len(prompts[numbers[0]]))
         return (numbers[first : first + many] for first in range(0, len(numbers), many))
-
-
-def packed(question: list[tuple[int, list[int], int]]) -> Iterable[Pack]:
-    """(request, ids, where scoring starts) of one question -> one pack, where that saves work."""
-    shared = min(_common(question[0][1], ids) for _, ids, _ in question)
-    if len(question) > 1 and 2 * shared >= max(len(ids) for _, ids, _ in question):
-        return [_pack(question, shared)]
-    return [_pack([item], 0) for item in question]
-
-
-def _pack(question: list[tuple[int, list[int], int]], shared: int) -> Pack:
-    pack = Pack(question[0][1][:shared], [0] * shared, list(range(shared)), [])
-    for branch, (number, whole, start) in enumerate(question, 1):
-        own = len(pack.ids)  # the last token foretells nothing and is not passed
-        pack.ids += whole[shared:-1]
-        pack.segment += [branch] * (len(pack.ids) - own)
-        pack.position += range(shared, len(whole) - 1)
-        before = range(start - 1, len(whole) - 1)
-        places = [place if place < shared else place - shared + own for place in before]
-        pack.scored.append((number, places, whole[start:]))
-    return pack
-
-
-def _mask(segment: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """(batch, 1, length, length): 0 where a token may look, the least number where not.
-
-    `segment` (batch, length) is -1 for padding, 0 for what all see, 1.. for the branches.
-    """
-    looks, seen = segment[:, :, None], segment[:, None, :]
-    allowed = (looks == seen) | ((seen == 0) & (looks > 0))
-    allowed = (allowed & torch.ones(allowed.shape[1:], dtype=torch.bool).tril())[:, None]
-    return torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
-
-
-def _common(one: list[int], other: list[int]) -> int:
-    """How many ids the two begin with alike."""
-    for place, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return place
-    return min(len(one), len(other))

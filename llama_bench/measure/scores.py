@@ -28,7 +28,10 @@ def rows(outcome: dict, unscored: dict[str, int], truncated: dict[str, int]) -> 
             metric, comma, filtered = key.partition(",")
             if not comma or metric.endswith("_stderr") or not isinstance(value, (int, float)):
                 continue
-            values = [s[metric] for s in samples if s["filter"] == filtered and metric in s]
+            asked = [s for s in samples if s["filter"] == filtered and metric in s]
+            values = [_value(sample, metric) for sample in asked]
+            if any(map(_impossible, asked)) and metric in _OF_CHOICES:
+                value = math.fsum(values) / len(values)
             found.append(
                 {
                     "task": task,
@@ -46,6 +49,17 @@ def rows(outcome: dict, unscored: dict[str, int], truncated: dict[str, int]) -> 
                 }
             )
     return found
+
+
+def _impossible(sample: dict) -> bool:
+    """Whether a continuation of this item could not be scored."""
+    answers = sample["filtered_resps"]
+    return any(isinstance(a, (tuple, list)) and a[0] == -math.inf for a in answers)
+
+
+def _value(sample: dict, metric: str):
+    """The item's value; an item that could not be scored is wrong, whatever argmax makes of it."""
+    return 0.0 if metric in _OF_CHOICES and _impossible(sample) else sample[metric]
 
 
 def _text(value) -> str | None:
@@ -158,8 +172,9 @@ def _item(task: str, sample: dict, choice: int, answer) -> dict:
 
 
 def _verdict(sample: dict) -> float | None:
-    value = sample.get(sample["metrics"][0]) if sample["metrics"] else None
+    if not sample["metrics"]:
+        return None
+    value = _value(sample, sample["metrics"][0])
     if isinstance(value, (tuple, list)) and len(value) == 2 and value[1]:
         return -value[0] / value[1] / _LN2
     return float(value) if isinstance(value, (int, float)) else None
-

@@ -9,8 +9,11 @@ import seaborn as sns
 from llama_bench.derive import drawing, show
 from llama_bench.derive.drawing import Figure
 
-PHASES = {"prefill": "Reading the prompt (prefill)", "decode": "Writing text (decode)",
-          "train": "A training step"}  # fmt: skip
+PHASES = {
+    "prefill": "Reading the prompt (prefill)",
+    "decode": "Writing text (decode)",
+    "train": "A training step",
+}
 
 
 def draw(tables, fits) -> Iterator[Figure]:
@@ -33,22 +36,34 @@ def _speed(rows, phase: str) -> Figure:
             cell = trained[(trained["context"] == context) & (trained["batch"] == batch)]
             if len(cell):
                 sns.lineplot(
-                    cell, x="parameters_without_embeddings", y="tokens_per_second", ax=ax,
-                    estimator="median", errorbar=("pi", 100), err_style="bars",
-                    color=colours[context], marker=shapes[batch], legend=False,
-                    markeredgecolor="white", markeredgewidth=0.6, label=f"{batch} × {context}",
-                )  # fmt: skip
+                    cell,
+                    x="parameters_without_embeddings",
+                    y="tokens_per_second",
+                    ax=ax,
+                    estimator="median",
+                    errorbar=("pi", 100),
+                    err_style="bars",
+                    color=colours[context],
+                    marker=shapes[batch],
+                    legend=False,
+                    markeredgecolor="white",
+                    markeredgewidth=0.6,
+                    label=f"{batch} × {context}",
+                )
     note = _loaded_speeds(ax, rows[rows["origin"] == "pretrained"], colours)
-    drawing.finish(figure, ax, x=drawing.PARAMETERS, y="Tokens per second",
-                   legend="Batch ×\ncontext")  # fmt: skip
+    drawing.finish(
+        figure, ax, x=drawing.PARAMETERS, y="Tokens per second", legend="Batch ×\ncontext"
+    )
     repeats = int(rows.groupby(["run", "batch", "context"]).size().max())
     spread = f", bars reach from the slowest to the fastest of {repeats} repeats"
     return Figure(
-        f"speed-{phase}", "cost", f"{PHASES.get(phase, phase)}: tokens per second",
+        f"speed-{phase}",
+        "cost",
+        f"{PHASES.get(phase, phase)}: tokens per second",
         f"Median{spread if repeats > 1 else ' of one repeat'}; "
         f"on {show.listed(sorted(rows['device'].dropna().unique()))}.{note}",
         figure,
-    )  # fmt: skip
+    )
 
 
 def _loaded_speeds(ax, rows, colours) -> str:
@@ -59,8 +74,16 @@ def _loaded_speeds(ax, rows, colours) -> str:
         mine = rows[rows["model"] == model]
         medians = mine.groupby(["batch", "context"], as_index=False).median(numeric_only=True)
         for cell in medians.itertuples():
-            ax.plot(cell.parameters_without_embeddings, cell.tokens_per_second, mark, ms=9,
-                    color=colours[int(cell.context)], mec=drawing.INK, mew=0.9, zorder=4)  # fmt: skip
+            ax.plot(
+                cell.parameters_without_embeddings,
+                cell.tokens_per_second,
+                mark,
+                ms=9,
+                color=colours[int(cell.context)],
+                mec=drawing.INK,
+                mew=0.9,
+                zorder=4,
+            )
         ax.plot([], [], mark, ms=8, color="none", mec=drawing.INK, label=model)
     return " Marks with a dark edge are models trained elsewhere." if models else ""
 
@@ -82,22 +105,44 @@ def _memory(memory) -> Iterator[Figure]:
         cells.append(f"{phase} {batch:.0f} × {context:.0f}")
         for origin, line in (("trained", "-"), ("pretrained", "none")):
             mine = rows[rows["origin"] == origin].sort_values("parameters_all")
-            ax.plot(mine["parameters_all"], mine["peak_bytes"] / 2**20, color=colours[phase],
-                    marker=shapes[phase] if line == "-" else "*", ls=line, ms=5.5 if line == "-" else 9,
-                    mec="white" if line == "-" else drawing.INK, mew=0.6,
-                    label=cells[-1] if origin == "trained" or not _has(rows, "trained") else None)  # fmt: skip
-    weights = known.dropna(subset=["weight_bytes"]).drop_duplicates("run").sort_values("parameters_all")
-    ax.plot(weights["parameters_all"], weights["weight_bytes"] / 2**20, color=drawing.SOFT,
-            ls=(0, (4, 3)), lw=1, label="weights alone")  # fmt: skip
-    drawing.finish(figure, ax, x="Parameters, embeddings included", y="Peak memory (MiB)",
-                   legend="Batch × context")  # fmt: skip
+            ax.plot(
+                mine["parameters_all"],
+                mine["peak_bytes"] / 2**20,
+                color=colours[phase],
+                marker=shapes[phase] if line == "-" else "*",
+                ls=line,
+                ms=5.5 if line == "-" else 9,
+                mec="white" if line == "-" else drawing.INK,
+                mew=0.6,
+                label=cells[-1] if origin == "trained" or not _has(rows, "trained") else None,
+            )
+    weights = (
+        known.dropna(subset=["weight_bytes"]).drop_duplicates("run").sort_values("parameters_all")
+    )
+    ax.plot(
+        weights["parameters_all"],
+        weights["weight_bytes"] / 2**20,
+        color=drawing.SOFT,
+        ls=(0, (4, 3)),
+        lw=1,
+        label="weights alone",
+    )
+    drawing.finish(
+        figure,
+        ax,
+        x="Parameters, embeddings included",
+        y="Peak memory (MiB)",
+        legend="Batch × context",
+    )
     loaded = " Stars are models trained elsewhere." if _has(known, "pretrained") else ""
     yield Figure(
-        "memory", "cost", "Memory against size",
+        "memory",
+        "cost",
+        "Memory against size",
         "Peak memory of the largest cell probed in each phase, less what interpreter and libraries "
         f"take before the model is there.{loaded}",
         figure,
-    )  # fmt: skip
+    )
 
 
 def _has(rows, origin: str) -> bool:

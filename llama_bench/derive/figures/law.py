@@ -28,24 +28,42 @@ def _agreement(fit, ladder) -> Figure:
         levels = list(dict.fromkeys(points.sort_values("params", kind="stable")["model"]))
     colours, shapes = drawing.shades(levels), drawing.marks(levels)
     figure, ax = drawing.axes()
-    ends = [points[["loss", "fitted"]].to_numpy().min(), points[["loss", "fitted"]].to_numpy().max()]
+    ends = [
+        points[["loss", "fitted"]].to_numpy().min(),
+        points[["loss", "fitted"]].to_numpy().max(),
+    ]
     ax.plot(ends, ends, color=drawing.SOFT, lw=1, ls=(0, (4, 3)))
     for level in levels:
         mine = points[points["model"] == level]
-        ax.plot(mine["fitted"], mine["loss"], shapes[level], color=colours[level], mec="white",
-                mew=0.6, label=level)  # fmt: skip
-    drawing.finish(figure, ax, x="Loss by the law (nats per token)",
-                   y="Loss measured (nats per token)", legend="Model",
-                   x_scale="linear", y_scale="linear")  # fmt: skip
+        ax.plot(
+            mine["fitted"],
+            mine["loss"],
+            shapes[level],
+            color=colours[level],
+            mec="white",
+            mew=0.6,
+            label=level,
+        )
+    drawing.finish(
+        figure,
+        ax,
+        x="Loss by the law (nats per token)",
+        y="Loss measured (nats per token)",
+        legend="Model",
+        x_scale="linear",
+        y_scale="linear",
+    )
     off = np.abs(points["loss"] / points["fitted"] - 1)
     return Figure(
-        f"law-{fit['law']}", "law", f"The law {fit['law']} against the runs it was fitted to",
+        f"law-{fit['law']}",
+        "law",
+        f"The law {fit['law']} against the runs it was fitted to",
         f"On the dashed line both agree. {show.plural(len(points), 'run')}; the median distance is "
         f"{show.percent(off.median())} of the loss, the largest {show.percent(off.max())}. These "
         "are the runs of the fit itself, so this says how well the form fits, not how well it "
         "forecasts.",
         figure,
-    )  # fmt: skip
+    )
 
 
 def _models(points, ladder) -> list[str]:
@@ -59,7 +77,9 @@ def _models(points, ladder) -> list[str]:
 def isolines(ax, ladder, fits, colours) -> str:
     """Draw what the first law that converged says for each size; the sentence for the caption."""
     told = [fit for fit in fits if not lawtext.drawable(fit)]
-    note = " ".join(f"No curve of {fit['law']} is drawn: its fit ended {fit['status']}." for fit in told)
+    note = " ".join(
+        f"No curve of {fit['law']} is drawn: its fit ended {fit['status']}." for fit in told
+    )
     fit = next((fit for fit in fits if lawtext.drawable(fit)), None)
     if fit is None:
         return note
@@ -72,17 +92,21 @@ def isolines(ax, ladder, fits, colours) -> str:
         low, high = said[f"low_{100 * BAND:.3g}"], said[f"high_{100 * BAND:.3g}"]
         if np.isfinite(low).all() and np.isfinite(high).all():
             ax.fill_between(points["flops"], low, high, color=colours[model], alpha=0.15, lw=0)
-    lines = (f"Lines are the law {fit['law']} for each size over the tokens it saw, bands its "
-             f"{BAND:.0%} intervals for a single run.")  # fmt: skip
+    lines = (
+        f"Lines are the law {fit['law']} for each size over the tokens it saw, bands its "
+        f"{BAND:.0%} intervals for a single run."
+    )
     return f"{lines} {note}".strip()
 
 
 def _along(runs) -> pd.DataFrame:
     """Points of one size from its least to its most tokens; its FLOPs are tokens x a constant."""
     tokens = np.geomspace(runs["tokens"].min(), runs["tokens"].max(), 40)
-    return pd.DataFrame({
-        "params": runs["params"].iloc[0],
-        "tokens": tokens,
-        "flops": tokens * (runs["flops"] / runs["tokens"]).iloc[0],
-        "unique_tokens": np.minimum(tokens, runs["unique_tokens"].max()),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "params": runs["params"].iloc[0],
+            "tokens": tokens,
+            "flops": tokens * (runs["flops"] / runs["tokens"]).iloc[0],
+            "unique_tokens": np.minimum(tokens, runs["unique_tokens"].max()),
+        }
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import seaborn as sns
@@ -49,11 +50,13 @@ def _against_parameters(ladder) -> Iterator[Figure]:
     _lines(ax, frame, "params", levels, drawing.shades(levels, of="budget"))
     drawing.finish(figure, ax, x=drawing.PARAMETERS, y=LOSS, legend="Training\ntokens")
     yield Figure(
-        "loss-parameters", "loss", "Loss against size",
+        "loss-parameters",
+        "loss",
+        "Loss against size",
         f"Mean loss on held-out text; one line per training budget ({show.listed(levels)} tokens); "
         "both axes logarithmic." + _seeds(ladder, ["model", "budget"]),
         figure,
-    )  # fmt: skip
+    )
 
 
 def _against_tokens(ladder) -> Iterator[Figure]:
@@ -62,29 +65,44 @@ def _against_tokens(ladder) -> Iterator[Figure]:
     levels = by_size(ladder, "params")
     figure, ax = drawing.axes()
     _lines(ax, ladder.assign(level=ladder["model"]), "tokens", levels, drawing.shades(levels))
-    drawing.finish(figure, ax, x="Training tokens", y=LOSS, legend="Model",
-                   x_ticks=_apart(ladder["tokens"]))  # fmt: skip
+    drawing.finish(
+        figure, ax, x="Training tokens", y=LOSS, legend="Model", x_ticks=_apart(ladder["tokens"])
+    )
     yield Figure(
-        "loss-tokens", "loss", "Loss against training tokens",
+        "loss-tokens",
+        "loss",
+        "Loss against training tokens",
         "The same runs, one line per size; both axes logarithmic."
         + _seeds(ladder, ["model", "budget"]),
         figure,
-    )  # fmt: skip
+    )
 
 
 def _apart(values) -> list[float]:
     """The levels themselves, where no two are so close that their labels would touch."""
     levels = sorted(values.unique())
-    close = any(b < 1.25 * a for a, b in zip(levels, levels[1:], strict=False))
+    close = any(b < 1.25 * a for a, b in itertools.pairwise(levels))
     return [] if close else levels
 
 
 def _lines(ax, frame, x: str, levels: list[str], colours) -> None:
     sns.lineplot(
-        frame, x=x, y="loss", ax=ax, hue="level", hue_order=levels, palette=colours,
-        style="level", style_order=levels, markers=drawing.marks(levels), dashes=False,
-        errorbar=("pi", 100), err_style="bars", markeredgecolor="white", markeredgewidth=0.6,
-    )  # fmt: skip
+        frame,
+        x=x,
+        y="loss",
+        ax=ax,
+        hue="level",
+        hue_order=levels,
+        palette=colours,
+        style="level",
+        style_order=levels,
+        markers=drawing.marks(levels),
+        dashes=False,
+        errorbar=("pi", 100),
+        err_style="bars",
+        markeredgecolor="white",
+        markeredgewidth=0.6,
+    )
 
 
 def _against_flops(ladder, fits) -> Figure:
@@ -93,17 +111,30 @@ def _against_flops(ladder, fits) -> Figure:
     figure, ax = drawing.axes()
     note = isolines(ax, ladder, fits, colours)
     sns.scatterplot(
-        ladder, x="flops", y="loss", ax=ax, hue="model", hue_order=levels, palette=colours,
-        style="model", style_order=levels, markers=drawing.marks(levels), s=36,
-        edgecolor="white", linewidth=0.6, zorder=3,
-    )  # fmt: skip
+        ladder,
+        x="flops",
+        y="loss",
+        ax=ax,
+        hue="model",
+        hue_order=levels,
+        palette=colours,
+        style="model",
+        style_order=levels,
+        markers=drawing.marks(levels),
+        s=36,
+        edgecolor="white",
+        linewidth=0.6,
+        zorder=3,
+    )
     drawing.finish(figure, ax, x="Training FLOPs", y=LOSS, legend="Model")
     return Figure(
-        "loss-flops", "loss", "Loss against training compute",
+        "loss-flops",
+        "loss",
+        "Loss against training compute",
         f"All {show.plural(len(ladder), 'run')}; FLOPs counted exactly, with the output head and "
         f"causal attention. {note}".strip(),
         figure,
-    )  # fmt: skip
+    )
 
 
 def _curves(tables) -> Iterator[Figure]:
@@ -118,7 +149,9 @@ def _curves(tables) -> Iterator[Figure]:
     settled: list[float] = []
     for model in levels:
         mine = curves[curves["model"] == model]
-        mine = mine.sort_values(["budget", "seed", "tokens"], ascending=[False, True, True], kind="stable")
+        mine = mine.sort_values(
+            ["budget", "seed", "tokens"], ascending=[False, True, True], kind="stable"
+        )
         longest = mine[mine["run"] == mine["run"].iloc[0]]
         window = max(1, round(SMOOTHED * len(longest)))
         smooth = longest["train_loss"].rolling(window, min_periods=1).mean()
@@ -127,16 +160,25 @@ def _curves(tables) -> Iterator[Figure]:
         ends = mine.dropna(subset=["validation_loss"]).groupby("run").last()
         ax.plot(longest["tokens"], smooth, color=colours[model], lw=1.2)
         settled.append(smooth[longest["tokens"] > SMOOTHED * longest["tokens"].max()].max())
-        ax.plot(ends["tokens"], ends["validation_loss"], shapes[model], color=colours[model],
-                mec="white", mew=0.6)  # fmt: skip
+        ax.plot(
+            ends["tokens"],
+            ends["validation_loss"],
+            shapes[model],
+            color=colours[model],
+            mec="white",
+            mew=0.6,
+        )
         ax.plot([], [], color=colours[model], marker=shapes[model], label=label)
     ax.set_ylim(top=max(settled))  # the first steps, from a uniform guess down, would fill the axis
-    drawing.finish(figure, ax, x="Tokens seen", y="Loss (nats per token)", legend="Model",
-                   x_scale="linear")  # fmt: skip
+    drawing.finish(
+        figure, ax, x="Tokens seen", y="Loss (nats per token)", legend="Model", x_scale="linear"
+    )
     yield Figure(
-        "training-curves", "loss", "Loss while training",
+        "training-curves",
+        "loss",
+        "Loss while training",
         f"Lines: training loss of the longest run of each size, mean over the last "
         f"{SMOOTHED:.0%} of its points. Marks: held-out loss at the end of every run, after its "
         "decay of the learning rate.",
         figure,
-    )  # fmt: skip
+    )

@@ -9,6 +9,7 @@ import numpy as np
 from llama_bench.derive import drawing, scores, show
 from llama_bench.derive.drawing import Figure
 
+
 def draw(tables, fits) -> Iterator[Figure]:
     told = scores.told(tables).dropna(subset=["parameters_without_embeddings"])
     about = dict(zip(tables["tasks"]["task"], tables["tasks"]["description"], strict=True))
@@ -23,21 +24,32 @@ def _figure(rows, suite, task, metric, filter, description, several_suites) -> F
     models = list(loaded.sort_values("parameters_without_embeddings")["model"].unique())
     for place, model in enumerate(models):
         mark = drawing.FOREIGN_MARKERS[place % len(drawing.FOREIGN_MARKERS)]
-        _points(ax, loaded[loaded["model"] == model], 1.0, drawing.INK, mark, model, "none", size=10)
+        _points(
+            ax, loaded[loaded["model"] == model], 1.0, drawing.INK, mark, model, "none", size=10
+        )
     chance = rows["chance"].dropna()
     if len(chance) and _near(ax, chance.iloc[0]):
         ax.axhline(chance.iloc[0], color=drawing.SOFT, ls=(0, (4, 3)), lw=1, label="chance")
     better = "higher" if bool(rows["higher_is_better"].iloc[0]) else "lower"
     name = scores.metric_name(metric)
     legend = "Training\ntokens" if len(trained) else "Model"
-    drawing.finish(figure, ax, x=drawing.PARAMETERS, y=f"{name[0].upper()}{name[1:]} ({better} is better)",
-                   legend=legend, y_scale="linear")  # fmt: skip
+    drawing.finish(
+        figure,
+        ax,
+        x=drawing.PARAMETERS,
+        y=f"{name[0].upper()}{name[1:]} ({better} is better)",
+        legend=legend,
+        y_scale="linear",
+    )
     parts = [part for part in (suite if several_suites else "", task, metric) if part]
     parts += [] if filter in ("none", None) or filter != filter else [filter]
     return Figure(
-        "score-" + "-".join(_safe(part) for part in [str(suite), *parts[-3:]]), "tasks",
-        f"{task}: {name}", _caption(ax, rows, description, chance), figure,
-    )  # fmt: skip
+        "score-" + "-".join(_safe(part) for part in [str(suite), *parts[-3:]]),
+        "tasks",
+        f"{task}: {name}",
+        _caption(ax, rows, description, chance),
+        figure,
+    )
 
 
 def _near(ax, chance: float) -> bool:
@@ -56,8 +68,15 @@ def _trained(ax, rows) -> None:
     for place, budget in enumerate(budgets):
         # a nudge sideways, the same on every figure, keeps error bars of budgets apart
         nudge = 1.03 ** (place - (len(budgets) - 1) / 2)
-        _points(ax, rows[rows["budget"] == budget], nudge, colours[budget], shapes[budget],
-                show.short(budget), "-")  # fmt: skip
+        _points(
+            ax,
+            rows[rows["budget"] == budget],
+            nudge,
+            colours[budget],
+            shapes[budget],
+            show.short(budget),
+            "-",
+        )
 
 
 def _points(ax, rows, nudge, colour, marker, label, line, size=5.5) -> None:
@@ -67,11 +86,28 @@ def _points(ax, rows, nudge, colour, marker, label, line, size=5.5) -> None:
     )
     x = means.index.to_numpy(float) * nudge
     bars = np.nan_to_num(scores.WIDTH * means["error"].to_numpy(float))
-    ax.errorbar(x, means["value"], yerr=bars if bars.any() else None, color=colour, marker=marker,
-                ls=line, label=label, elinewidth=1, ms=size, mec="white", mew=0.6)  # fmt: skip
+    ax.errorbar(
+        x,
+        means["value"],
+        yerr=bars if bars.any() else None,
+        color=colour,
+        marker=marker,
+        ls=line,
+        label=label,
+        elinewidth=1,
+        ms=size,
+        mec="white",
+        mew=0.6,
+    )
     if (means["seeds"] > 1).any():
-        ax.plot(rows["parameters_without_embeddings"] * nudge, rows["value"], ".", color=colour,
-                ms=3, alpha=0.7)  # fmt: skip
+        ax.plot(
+            rows["parameters_without_embeddings"] * nudge,
+            rows["value"],
+            ".",
+            color=colour,
+            ms=3,
+            alpha=0.7,
+        )
 
 
 def _caption(ax, rows, description, chance) -> str:
@@ -88,8 +124,11 @@ def _caption(ax, rows, description, chance) -> str:
     if len(chance):
         guess = f"{chance.iloc[0]:.3g}"
         drawn = _near(ax, chance.iloc[0])
-        parts.append(f"The dashed line is what guessing scores, {guess}." if drawn else
-                     f"Guessing scores {guess}, off this axis.")  # fmt: skip
+        parts.append(
+            f"The dashed line is what guessing scores, {guess}."
+            if drawn
+            else f"Guessing scores {guess}, off this axis."
+        )
     if (rows["origin"] == "pretrained").any():
         parts.append("Dark marks are models trained elsewhere.")
     return " ".join(parts)

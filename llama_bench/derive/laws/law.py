@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class Law:
     rows; `reference` (column -> typical value) is taken from the fitted runs and kept, so that
     predictions are made in the same coordinates. natural(theta, reference) gives name -> (B,),
     the parameters in the units of the formula. derived(natural) gives more of the same kind.
+    spread: maps the first column to what the law scales by its standard deviation.
     """
 
     name: str
@@ -48,15 +49,18 @@ class Law:
     derived: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = field(
         default=lambda natural: {}
     )
-    optimum: tuple[str, str] | None = None
+    spread: Callable[[np.ndarray], np.ndarray] | None = None
 
     def reference(self, columns: Columns) -> dict[str, float]:
-        """The geometric mean of every column, of the target too."""
-        return {
+        """The geometric mean of every column, of the target too; `spread` where the law scales."""
+        reference = {
             name: float(np.exp(np.mean(np.log(columns[name]))))
             for name in (*self.needs, self.target)
             if np.all(columns[name] > 0)
         }
+        if self.spread is not None:
+            reference["spread"] = float(np.std(self.spread(columns[self.needs[0]]))) or 1.0
+        return reference
 
     def onto_link(self, target: np.ndarray) -> np.ndarray:
         return np.log(target) if self.link == "log" else target
@@ -64,6 +68,31 @@ class Law:
     def off_link(self, h: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
             return np.exp(h) if self.link == "log" else h
+
+
+class _Straight(Surface):
+    """A surface of log f made into one of f itself, for residuals that are not relative."""
+
+    def __init__(self, surface: Surface):
+        self.inner, self.rows, self.names = surface, surface.rows, surface.names
+        self.lower, self.upper, self.generic = surface.lower, surface.upper, surface.generic
+
+    def value(self, theta: np.ndarray) -> np.ndarray:
+        return np.exp(self.inner.value(theta))
+
+    def jacobian(self, theta: np.ndarray) -> np.ndarray:
+        return self.value(theta)[:, :, None] * self.inner.jacobian(theta)
+
+    def starts(self, count: int, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        return self.inner.starts(count, np.log(target), weight)
+
+
+def straight(law: Law) -> Law:
+    """The same law with residuals in the target's own units instead of its logarithm."""
+    if law.link != "log":
+        return law
+    return replace(law, link="identity",
+                   bind=lambda columns, reference: _Straight(law.bind(columns, reference)))
 
 
 def power_law(

@@ -1,0 +1,113 @@
+"""Accuracy: a sigmoid of a task's loss, or of compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from pydantic import Field
+
+from llama_bench.derive import starts
+from llama_bench.derive.fit_settings import FitSettings
+from llama_bench.derive.laws.law import Law
+from llama_bench.derive.laws.surface import Surface
+from llama_bench.fields import Real
+
+
+class DirectSettings(FitSettings):
+    """chance: accuracy of guessing, held fixed as the sigmoid's floor; fitted where it is null."""
+
+    chance: Real | None = Field(None, ge=0, lt=1)
+
+
+class Sigmoid(Surface):
+    """h = low + (high - low) / (1 + exp(-k (x - m))), on the scale of the accuracy itself.
+
+    theta = [low, high, log k, m]; `low` is left out where chance is given. x is centred and
+    scaled to a standard deviation near 1 by the caller, and rises with accuracy.
+    """
+
+    def __init__(self, x: np.ndarray, chance: float | None):
+        self.x, self.chance, self.rows = x, chance, len(x)
+        self.names = ["high", "k", "m"] if chance is not None else ["low", "high", "k", "m"]
+        low, high = [0.0, np.log(1e-2), -8.0], [1.0, np.log(50.0), 8.0]
+        typical = [0.9, 0.0, 0.0]
+        if chance is None:
+            low, high, typical = [0.0, *low], [1.0, *high], [0.2, *typical]
+        else:
+            low[0] = chance
+        self.lower, self.upper = np.array(low), np.array(high)
+        self.generic = np.array(typical)
+
+    def _parts(self, theta):
+        columns = [theta[:, i : i + 1] for i in range(theta.shape[1])]
+        floor = columns.pop(0) if self.chance is None else np.full_like(columns[0], self.chance)
+        top, log_k, middle = columns
+        k = np.exp(log_k)
+        with np.errstate(over="ignore"):
+            share = 1.0 / (1.0 + np.exp(-k * (self.x - middle)))
+        return floor, top, k, middle, share
+
+    def value(self, theta: np.ndarray) -> np.ndarray:
+        floor, top, _, _, share = self._parts(theta)
+        return floor + (top - floor) * share
+
+    def jacobian(self, theta: np.ndarray) -> np.ndarray:
+        floor, top, k, middle, share = self._parts(theta)
+        bell = (top - floor) * share * (1.0 - share)
+        columns = [] if self.chance is not None else [1.0 - share]
+        columns += [share, bell * k * (self.x - middle), -bell * k]
+        return np.stack(columns, axis=2)
+
+    def starts(self, count: int, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        theta = np.empty((count, len(self.names)))
+        theta[:, -3] = min(1.0, target.max() + 0.02)
+        if self.chance is None:
+            theta[:, 0] = max(0.0, target.min() - 0.02)
+        theta[:, -2:] = starts.spread(count, np.array([-2.0, -2.5]), np.array([2.5, 2.5]))
+        half = count // 2
+        theta[:half, -3] = 1.0
+        return theta
+
+
+def sigmoid_law(name: str, column: str, rising: bool, chance: float | None, formula: str,
+                paper: str, middle: str) -> Law:
+    """Accuracy as a sigmoid of one column; `rising`: of its logarithm, else of minus its value."""
+
+    def scaled(values, reference):
+        if rising:
+            return (np.log(values) - np.log(reference[column])) / reference["spread"]
+        return -(values - reference[column]) / reference["spread"]
+
+    def bind(columns: Mapping[str, np.ndarray], reference: Mapping[str, float]) -> Surface:
+        return Sigmoid(scaled(columns[column], reference), chance)
+
+    def natural(theta: np.ndarray, reference: Mapping[str, float]) -> dict[str, np.ndarray]:
+        spread, at = reference["spread"], theta[:, -1]
+        with np.errstate(over="ignore"):
+            centre = (reference[column] * np.exp(at * spread) if rising
+                      else reference[column] - at * spread)
+        own = {} if chance is not None else {"low": theta[:, 0]}
+        return own | {"high": theta[:, -3], "k": np.exp(theta[:, -2]) / spread, middle: centre}
+
+    names = (("low",) if chance is None else ()) + ("high", "k", middle)
+    return Law(name, (column,), names, bind, natural, formula, paper, target="accuracy",
+               link="identity", spread=(lambda v: np.log(v)) if rising else (lambda v: v))
+
+
+def direct(settings: DirectSettings) -> Law:
+    """acc(C) = low + (high - low) / (1 + (C_mid / C)^k), C in FLOPs (Owen 2024, arXiv 2401.04757)."""
+    return sigmoid_law(
+        "direct", "flops", True, settings.chance,
+        "acc(C) = low + (high - low) / (1 + (C_mid / C)^k)",
+        "Owen 2024, arXiv 2401.04757, section 3: a sigmoid of log compute", "C_mid",
+    )
+
+
+def from_task_loss(chance: float | None) -> Law:
+    """acc(l) = low + (high - low) / (1 + exp(k (l - l_mid))), l the task's loss in nats."""
+    return sigmoid_law(
+        "two_step", "task_loss", False, chance,
+        "acc(l) = low + (high - low) / (1 + exp(k (l - l_mid)))",
+        "Bhagia et al. 2024, arXiv 2412.04403, equation 2", "l_mid",
+    )

@@ -1,0 +1,180 @@
+"""Bad input: one readable message that names the key, before any job starts."""
+
+import pytest
+
+from llama_bench.config import LAW_NEEDS
+from llama_bench.study import UserError, load
+
+ONE = {"train": [{"size": "50k"}]}
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "binary.txt").write_bytes(b"a\0b")
+    (tmp_path / "other.jsonl").write_text('{"body": "x"}\n')
+    (tmp_path / "short.txt").write_text("hello world\n" * 200)
+    (tmp_path / "table.csv").write_text("a,b\n")
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "weightless").mkdir()
+    (tmp_path / "weightless" / "config.json").write_text("{}")
+    (tmp_path / "twice.yaml").write_text("study: a\nmodels: {train: [{size: 50k}]}\nstudy: b\n")
+    (tmp_path / "broken.yaml").write_text("a: [1,\n")
+    (tmp_path / "list.yaml").write_text("- a\n")
+    return tmp_path
+
+
+def refused(given: dict) -> str:
+    with pytest.raises(UserError) as caught:
+        load(given)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"models": ONE, "trian": {}}, ["'trian'", "'train'"]),
+        ({"models": {"train": [{"sise": "3M"}]}}, ["models.train[0]", "'sise'", "'size'"]),
+        ({"models": {"train": [{"size": "3 MB"}]}}, ["models.train[0].size", "3 MB", "0.5M"]),
+        ({"models": {"train": [{"size": "3M"}, {"size": 3_000_000}]}}, ["models", "'3M'", "name"]),
+        ({"models": {"train": [{"name": "a/b", "size": "3M"}]}}, ["models.train[0].name", "'a/b'"]),
+        ({"models": {"train": [{"name": "a b", "size": "3M"}]}}, ["models.train[0].name", "'a b'"]),
+        (
+            {"models": {"train": [{"layers": 2, "width": 100, "heads": 3}]}},
+            ["models.train[0]", "heads", "3 does not divide the width 100"],
+        ),
+        ({"models": {"train": [{"layers": 2, "width": 100}]}}, ["models.train[0]", "heads"]),
+        (
+            {"models": {"train": [{"size": "3M"}, {"name": "twin", "size": "3M"}]}},
+            ["models", "'3M'", "'twin'", "same"],
+        ),
+        ({"models": {}}, ["models", "train:", "pretrained:"]),
+        ({"models": None}, ["models", "group of keys"]),
+        ({"models": ONE, "train": {"budgets": "many"}}, ["train.budgets", "list"]),
+        ({"models": ONE, "train": {"budgets": ["1M", "1e6"]}}, ["train.budgets", "twice"]),
+        ({"models": ONE, "train": {"budgets": []}}, ["train.budgets"]),
+        ({"models": ONE, "train": {"budgets": ["10k"]}}, ["train", "warmup_tokens", "20000"]),
+        ({"models": ONE, "train": {"seeds": [0, 0]}}, ["train.seeds"]),
+        ({"models": ONE, "train": {"learning_rate": "fast"}}, ["train.learning_rate", "'fast'"]),
+        ({"models": ONE, "train": {"precision": "fp8"}}, ["train.precision", "float32"]),
+        ({"models": ONE, "train": {"decay_share": 1.5}}, ["train.decay_share"]),
+        ({"models": ONE, "data": {"corpus": "python-stdlb"}}, ["data", "'python-stdlib'"]),
+        ({"models": ONE, "data": {"max_bytes": "2k"}}, ["train.context", "256"]),
+        ({"models": {"pretrained": [{"repo": "a/b"}]}}, ["models.pretrained[0]", "revision"]),
+        ({"models": {"pretrained": [{}]}}, ["models.pretrained[0]", "path", "repo"]),
+        (
+            {"models": ONE, "evaluate": {"suites": {"x": {"tasks": ["heldout_next_lin"]}}}},
+            ["evaluate.suites.x.tasks", "'heldout_next_lin'", "'heldout_next_line'"],
+        ),
+        (
+            {"models": ONE, "evaluate": {"suites": {"x": {"include": "/not/there"}}}},
+            ["evaluate.suites.x", "include", "/not/there"],
+        ),
+        ({"models": ONE, "fit": {"laws": ["chinchila"]}}, ["fit.laws", "'chinchilla'"]),
+        ({"models": ONE, "fit": {"laws": ["chinchilla"]}}, ["fit.laws", "needs", "sizes"]),
+        ({"models": ONE, "probe": {"batches": [0]}}, ["probe.batches"]),
+        ({"models": ONE, "study": "../x"}, ["study", "'../x'"]),
+        ({"models": ONE, "study": "x-partial"}, ["study", "partial"]),
+    ],
+)
+def test_a_wrong_key_is_named(given, says):
+    message = refused(given)
+    for words in says:
+        assert words in message
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("empty.txt", "is empty"),
+        ("binary.txt", "binary"),
+        ("other.jsonl", "keys: body"),
+        ("short.txt", "train.context"),
+        ("table.csv", "none of"),
+        ("nothing", "is a folder without"),
+        ("absent.txt", "is not there"),
+    ],
+)
+def test_a_corpus_that_is_none_is_named(files, name, says):
+    message = refused({"models": ONE, "data": {"corpus": str(files / name)}})
+    assert says in message
+    assert name in message or says == "train.context"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("nothing", "no config.json"), ("weightless", "no weights"), ("absent", "is no folder")],
+)
+def test_a_folder_without_a_model_is_named(files, name, says):
+    message = refused({"models": {"pretrained": [{"path": str(files / name)}]}})
+    assert "models.pretrained[0]" in message
+    assert says in message
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("absent.yaml", "cannot be read"),
+        ("twice.yaml", "'study' stands there twice"),
+        ("broken.yaml", "is no YAML"),
+        ("list.yaml", "should hold keys"),
+    ],
+)
+def test_a_configuration_that_is_none_is_named(files, name, says):
+    message = refused({"file": str(files / name)})
+    assert name in message
+    assert says in message
+
+
+def test_an_unreadable_corpus_is_named(files):
+    path = files / "closed.txt"
+    path.symlink_to(path)  # a loop: nobody can read it, not even root
+    assert "closed.txt" in refused({"models": ONE, "data": {"corpus": str(path)}})
+
+
+def test_an_unknown_lm_eval_task_is_found_before_any_job():
+    suites = {"x": {"tasks": ["arc_eesy"]}}
+    message = refused({"models": ONE, "evaluate": {"suites": suites}})
+    assert "'arc_eesy'" in message
+    assert "'arc_easy'" in message
+    suites = {"x": {"tasks": ["arc_easy", "mmlu"]}}
+    assert load({"models": ONE, "evaluate": {"suites": suites}}).runs
+
+
+def test_several_mistakes_are_told_at_once():
+    with pytest.raises(UserError) as caught:
+        load({"models": {"train": [{"size": "x"}]}, "train": {"clip": "y"}})
+    assert {"models.train[0].size", "train.clip"} <= {
+        line.split(": ")[1] for line in str(caught.value).splitlines()
+    }
+
+
+def test_usual_spellings_make_one_study():
+    spellings = [("1M", "2e6"), ("1_000_000", "2M"), (1_000_000, "2,000,000")]
+    studies = [load({"models": {"train": [{"size": s}]}, "train": {"budgets": [b]}})
+               for s, b in spellings]
+    assert len({frozenset(study.runs) for study in studies}) == 1
+
+
+def test_the_default_study_is_the_one_that_was_promised(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    study = load()
+    sizes = sorted({model.shape.size for model in study.config.models.train})
+    assert len(sizes) >= 5
+    assert sizes[-1] / sizes[0] >= 10**1.5 * 0.98
+    assert len(study.config.train.budgets) >= 3
+    assert study.laws == ["chinchilla"]
+
+
+def test_what_laws_need_is_more_than_their_parameters():
+    assert all(points > 5 for points, _, _ in LAW_NEEDS.values())
+
+
+def test_the_schema_is_that_of_the_types(repository, tmp_path):
+    from llama_bench.config import write_schema
+
+    write_schema(tmp_path / "schema.json")
+    written = (repository / "workflow" / "config.schema.json").read_text()
+    assert (tmp_path / "schema.json").read_text() == written

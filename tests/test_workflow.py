@@ -1,0 +1,220 @@
+"""The smallest whole study, from nothing to the report; then what runs again, and what does not."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from workflow import REPOSITORY, plan, snakemake
+
+from llama_bench import records
+
+TINY = {
+    "study": "tiny",
+    "data": {"max_bytes": "800k", "vocab_size": 512, "held_out": 0.1},
+    "models": {"train": [{"size": "10k"}, {"size": "20k"}]},
+    "train": {"budgets": ["30k", "60k"], "context": 128, "warmup_tokens": "4k"},
+    "evaluate": {"items": 20, "prompt_tokens": 8, "prompts": ["import "]},
+    "probe": {"batches": [1], "contexts": [32], "repeats": 2, "seconds": 0},
+}
+DERIVED = {"all", "collect", "plot", "report"}
+
+
+def changed(**sections) -> dict:
+    config = copy.deepcopy(TINY)
+    for section, keys in sections.items():
+        config[section] = {**config.get(section, {}), **keys}
+    return config
+
+
+def written(folder: Path, config: dict) -> str:
+    path = folder / f"{config['study']}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return f"file={path}"
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    """A folder in which the tiny study has run."""
+    folder = tmp_path_factory.mktemp("study")
+    ended = snakemake(folder, "--config", written(folder, TINY))
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return folder
+
+
+def test_from_nothing_to_the_report(done):
+    found = [records.read(path) for path in (done / "results/runs").rglob("record.json")]
+    assert sorted(record.verb for record in found) == sorted(
+        ["prepare", "tasks"] + ["train"] * 4 + ["evaluate"] * 4 + ["probe"] * 2
+    )
+    assert {record.status for record in found} == {"ok"}
+    report = (done / "results/studies/tiny/report.html").read_text()
+    for words in ("10k", "20k", "30k", "60k", "heldout_next_line", "<svg"):
+        assert words in report
+    losses = {
+        (r.spec["model"]["width"], r.spec["tokens"]): r.result["loss"]
+        for r in found
+        if r.verb == "train"
+    }
+    for width in {width for width, _ in losses}:
+        assert losses[width, 60_000] < losses[width, 30_000]
+
+
+def test_every_job_had_exactly_its_threads(done):
+    for path in (done / "results/runs/train").rglob("record.json"):
+        record = records.read(path)
+        assert record.provenance["threads"] == record.result["threads"] == 1
+
+
+def test_nothing_changed_nothing_runs(done):
+    assert plan(done, TINY) == []
+
+
+def test_the_order_of_keys_and_spellings_change_nothing(done):
+    config = changed(train={"budgets": [6e4, "30_000"]})
+    assert [job for job in plan(done, config) if job not in DERIVED] == []
+
+
+def rules(jobs: list[str]) -> dict[str, int]:
+    names = [job.split()[0] for job in jobs]
+    return {name: names.count(name) for name in names if name not in DERIVED}
+
+
+@pytest.mark.parametrize(
+    ("change", "runs"),
+    [
+        (
+            {"models": {"train": [*TINY["models"]["train"], {"size": "30k"}]}},
+            {"train": 2, "evaluate": 2, "probe": 1},
+        ),
+        ({"train": {"budgets": ["30k", "60k", "90k"]}}, {"train": 2, "evaluate": 2}),
+        ({"train": {"budgets": ["30k", "45k", "60k"]}}, {"train": 2, "evaluate": 2}),
+        ({"train": {"seeds": [0, 1]}}, {"train": 4, "evaluate": 4}),
+        (
+            {"evaluate": {"suites": {"heldout": {}, "lines": {"tasks": ["heldout_next_line"]}}}},
+            {"evaluate": 4},
+        ),
+        ({"probe": {"batches": [1, 2]}}, {"probe": 2}),
+        ({"models": {"train": TINY["models"]["train"][:1]}}, {}),
+    ],
+    ids=["size", "larger budget", "budget between", "seed", "suite", "probe", "size taken away"],
+)
+def test_only_what_was_added_runs(done, change, runs):
+    jobs = plan(done, changed(**change))
+    assert rules(jobs) == runs
+    assert {job for job in jobs if job in DERIVED} == DERIVED
+
+
+def test_a_law_is_fitted_without_measuring(done):
+    """With three budgets and sizes there are enough runs; asked of the plan alone."""
+    sizes = [{"size": size} for size in ("10k", "20k", "30k")]
+    config = changed(models={"train": sizes}, train={"budgets": ["30k", "60k", "90k"]})
+    assert rules(plan(done, config))["fit"] == 1
+
+
+def test_a_rule_text_is_no_reason_to_measure_again(done, tmp_path):
+    """The workflow may be rewritten; what was measured stays."""
+    shutil.copytree(REPOSITORY / "workflow", tmp_path / "workflow")
+    shutil.copy(REPOSITORY / "Snakefile", tmp_path / "Snakefile")
+    rule = tmp_path / "workflow/rules/train.smk"
+    rule.write_text(rule.read_text().replace("python -m llama_bench", "python -u -m llama_bench"))
+    for path in (done / "results/runs/prepare").rglob("record.json"):
+        path.touch()
+    ended = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--snakefile", str(tmp_path / "Snakefile"), "-n"]
+        + ["--workflow-profile", str(REPOSITORY / "profiles/default"), "--directory", str(done)]
+        + ["--config", written(done, TINY), "--until", "train", "evaluate", "probe"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Nothing to be done" in ended.stdout + ended.stderr
+
+
+def test_the_command_in_the_log_is_the_whole_job(done, tmp_path):
+    """A collect or report command needs no snakemake around it: tables come out the same."""
+    from llama_bench.study import load
+
+    spec = load({"file": str(done / "tiny.yaml")}).collect_spec("tiny")
+    output = tmp_path / "tables" / "runs.parquet"
+    command = [sys.executable, "-m", "llama_bench", "collect", spec, str(output)]
+    subprocess.run(command, cwd=done, check=True)
+    for table in (done / "results/studies/tiny/tables").glob("*.parquet"):
+        assert (tmp_path / "tables" / table.name).read_bytes() == table.read_bytes()
+
+
+def test_an_accident_keeps_the_rest_and_is_gone_on_from(tmp_path):
+    """A killed training: its log is named, the partial report names it, the next start ends it."""
+    config = changed(
+        models={"train": [{"size": "10k"}]},
+        train={"budgets": ["2M"], "warmup_tokens": "4k"},
+        evaluate={"suites": {}},
+        probe={"phases": []},
+    )
+    words = ["--config", written(tmp_path, {**config, "study": "hurt"})]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+    command += ["--directory", str(tmp_path), "--cores", "2", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    seen = []
+    for line in process.stderr:  # the training reports itself every few seconds
+        seen.append(line)
+        if line.startswith("[train") and "of its steps" in line:
+            break
+    (job,) = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "train" in child.cmdline()
+    ]
+    job.send_signal(signal.SIGKILL)
+    rest = process.communicate()[1]
+    assert process.returncode != 0
+    assert "log.txt" in rest
+    assert not list((tmp_path / "results/runs/train").rglob("record.json"))
+    assert list((tmp_path / "results/runs/prepare").rglob("record.json"))
+
+    assert snakemake(tmp_path, "partial", *words).returncode == 0
+    partial = (tmp_path / "results/studies/hurt-partial/report.html").read_text()
+    assert "results/runs/train/" in partial
+
+    ended = snakemake(tmp_path, *words)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert (tmp_path / "results/studies/hurt/report.html").exists()
+
+
+def test_a_user_sees_one_message_and_no_traceback(tmp_path):
+    for given in ("file=absent.yaml", written(tmp_path, {"study": "bad", "modles": {}})):
+        ended = snakemake(tmp_path, "-n", "--config", given)
+        assert ended.returncode != 0
+        assert "Traceback" not in ended.stdout + ended.stderr
+        assert "llama_bench: " in ended.stderr
+
+
+def test_a_thousand_runs_are_listed_from_their_configuration():
+    """The listing would not fit on a command line; the spec that makes it again does."""
+    from llama_bench.study import listing_of, load
+
+    sizes = [{"size": 50_000 * 2**n} for n in range(10)]
+    recipe = {"budgets": ["1M", "2M", "4M", "8M", "16M"], "seeds": list(range(10))}
+    study = load({"models": {"train": sizes}, "train": recipe})
+    spec = study.collect_spec("default")
+    assert len(study.runs) > 1000
+    assert len(spec) < 10_000
+    listed = json.loads(listing_of(spec))
+    assert [run["path"] for run in listed["runs"]] == list(study.runs)
+
+
+def test_torch_is_not_needed_to_plan():
+    code = "import sys, llama_bench.study; print(sorted({'torch', 'pandas', 'numpy'} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
+
+
