@@ -71,9 +71,12 @@ def _safe_name(value: str) -> str:
 
 Count = Annotated[int, BeforeValidator(_count, json_schema_input_type=int | str)]
 Real = Annotated[float, BeforeValidator(_real, json_schema_input_type=float | str)]
-Share = Annotated[float, BeforeValidator(_real, json_schema_input_type=float | str), Field(ge=0, lt=1)]
-Name = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, int) else v),
-                 AfterValidator(_safe_name)]
+Share = Annotated[
+    float, BeforeValidator(_real, json_schema_input_type=float | str), Field(ge=0, lt=1)
+]
+Name = Annotated[
+    str, BeforeValidator(lambda v: str(v) if isinstance(v, int) else v), AfterValidator(_safe_name)
+]
 
 
 class Base(BaseModel):

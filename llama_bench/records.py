@@ -109,7 +109,7 @@ def provenance(threads: int, began: float) -> dict[str, Any]:
         "machine": {
             "host": platform.node(),
             "system": platform.platform(),
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "memory_bytes": _memory_bytes(),
         },
@@ -119,7 +119,7 @@ def provenance(threads: int, began: float) -> dict[str, Any]:
     }
 
 
-def _processor() -> str | None:
+def processor() -> str | None:
     """The processor's name as the system tells it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -143,7 +143,11 @@ def _git_state() -> dict[str, Any] | None:
     def git(*words: str) -> str:
         folder = Path(__file__).parent
         return subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
+            ["git", "-C", str(folder), *words],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         ).stdout.strip()
 
     try:

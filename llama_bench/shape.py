@@ -109,7 +109,9 @@ def shape_of_size(size: int, tied_embeddings: bool = True) -> Shape:
     carry the exact count. Raises ValueError below 5,000 parameters.
     """
     if size < 5_000:
-        raise ValueError(f"size: {size} is too small for a Llama; 5k parameters without embeddings are the least")
+        raise ValueError(
+            f"size: {size} is too small for a Llama; 5k parameters without embeddings are the least"
+        )
     ideal_ratio = min(128.0, 24.0 * (size / 5e4) ** 0.17)
 
     def badness(candidate: tuple[int, int, int]) -> float:
@@ -148,7 +150,7 @@ def _candidates(size: int):
 
 
 def _heads(width: int) -> tuple[int, int]:
-    """Heads of 16 to 128 numbers; one key-value head in four where the cache matters, as Llama 3."""
+    """Heads of 16 to 128 numbers; in wide models one key-value head for four, as Llama 3."""
     size = 16 if width < 128 else 32 if width < 256 else 64 if width < 2048 else 128
     heads = max(1, width // size)
     return heads, heads // 4 if width >= 2048 else heads

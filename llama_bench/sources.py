@@ -110,7 +110,9 @@ def model_digest(folder: Path) -> str:
         raise ValueError(f"path: {folder} holds no model (no config.json)")
     weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
     if not weights:
-        raise ValueError(f"path: {folder} holds no weights (no *.safetensors, no pytorch_model*.bin)")
+        raise ValueError(
+            f"path: {folder} holds no weights (no *.safetensors, no pytorch_model*.bin)"
+        )
     parts = sorted({*folder.glob("*.json"), *folder.glob("*.model"), *weights})
     return _digest(f"{part.name}:{file_digest(part)}".encode() for part in parts)
 
@@ -174,8 +176,13 @@ def lm_eval_tasks() -> set[str]:
     except (OSError, ValueError):
         pass
     print(f"listing the tasks of lm-eval {version} (once, about 15 s)", file=sys.stderr)
-    code = "import json; from lm_eval.tasks import TaskManager; print(json.dumps(sorted(TaskManager().all_tasks)))"
-    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    code = (
+        "import json; from lm_eval.tasks import TaskManager; "
+        "print(json.dumps(sorted(TaskManager().all_tasks)))"
+    )
+    asked = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     if asked.returncode:
         last = (asked.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(f"lm-eval's task list cannot be read: {last}")

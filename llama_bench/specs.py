@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from llama_bench.fields import Base, Count, Real, Share, UserError, readable, short
 from llama_bench.shape import Shape
 
 __all__ = ["UserError", "readable"]
+
 
 class Spec(Base):
     """The question a run answers. Two equal questions are one run, wherever they were asked."""
@@ -201,15 +202,25 @@ class ProbeSpec(Spec):
     device: Literal["cpu", "cuda"]
     precision: Literal["float32", "bfloat16"] = "float32"
     phases: tuple[Literal["prefill", "decode", "train"], ...]
-    batches: tuple[Count, ...]
-    contexts: tuple[Count, ...]
+    batches: tuple[Annotated[Count, Field(gt=0)], ...]
+    contexts: tuple[Annotated[Count, Field(gt=0)], ...]
     repeats: Count = Field(ge=1)
     seconds: Real = Field(ge=0)
 
+    @model_validator(mode="after")
+    def _one_model(self):
+        if (self.model is None) == (self.pretrained is None):
+            raise ValueError("give either model (a shape) or pretrained")
+        if self.model and not self.vocab_size:
+            raise ValueError("vocab_size: is missing; a shape has none of its own")
+        return self
+
     @property
     def slug(self) -> str:
-        return f"{short(self.model.size)}-{self.device}" if self.model else (
-            f"{_model_slug(None, self.pretrained)}-{self.device}"
+        return (
+            f"{short(self.model.size)}-{self.device}"
+            if self.model
+            else (f"{_model_slug(None, self.pretrained)}-{self.device}")
         )
 
 

@@ -15,15 +15,27 @@ from typing import Any
 
 from llama_bench import config as configuration
 from llama_bench import sources
-from llama_bench.config import HELD_OUT_TASKS, PARTIAL, Config, Suite, Trained
+from llama_bench.config import PARTIAL, Config
 from llama_bench.fields import UserError
-from llama_bench.shape import Shape
+from llama_bench.recipe import peak_rate
+from llama_bench.sections import HELD_OUT_TASKS, Suite, Trained
 from llama_bench.specs import EvaluateSpec, PrepareSpec, ProbeSpec, Spec, TasksSpec, TrainSpec
 
 __all__ = ["Run", "Study", "UserError", "load"]
 
 STUDIES = "results/studies"
-TABLES = ("runs", "trainings", "ladder", "curves", "scores", "speeds", "memory", "samples", "data", "tasks")
+TABLES = (
+    "runs",
+    "trainings",
+    "ladder",
+    "curves",
+    "scores",
+    "speeds",
+    "memory",
+    "samples",
+    "data",
+    "tasks",
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,7 @@ class Study:
             for run in self._probes:
                 if not Path(run.path).exists():
                     raise UserError(
-                        "config: probe.device: cuda is asked for, this machine shows no NVIDIA GPU, "
+                        "config: probe.device: cuda is asked for; this machine shows no NVIDIA GPU "
                         "and no record from another machine is there"
                     )
         return {run.path: run for run in listed}
@@ -81,7 +93,9 @@ class Study:
         asked = {name for suite in self.config.evaluate.suites.values() for name in suite.names}
         if not asked & set(HELD_OUT_TASKS):
             return []
-        spec = TasksSpec(data=self._prepare.spec.id, items=self.config.evaluate.items, seed=self.config.data.seed)
+        spec = TasksSpec(
+            data=self._prepare.spec.id, items=self.config.evaluate.items, seed=self.config.data.seed
+        )
         return [Run(spec, (self._prepare.path,))]
 
     @cached_property
@@ -165,7 +179,11 @@ class Study:
             for model in self.config.models.train
         ]
         loaded = [
-            Run(ProbeSpec(pretrained=model.reference, **shared), model.inputs, {"model": model.label})
+            Run(
+                ProbeSpec(pretrained=model.reference, **shared),
+                model.inputs,
+                {"model": model.label},
+            )
             for model in self.config.models.pretrained
         ]
         return trained + loaded
@@ -177,7 +195,7 @@ class Study:
         return self.runs[f"results/runs/{verb}/{run_id}/record.json"]
 
     def records(self, folder: str) -> list[str]:
-        """What `collect` waits for: every record, or for the partial report those that are there."""
+        """What `collect` waits for: every record; for the partial report those that are there."""
         return [run.path for run in self._reported(folder)]
 
     def collect_spec(self, folder: str) -> str:
@@ -223,16 +241,6 @@ class Study:
 
 def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def peak_rate(shape: Shape) -> float:
-    """Peak learning rate of AdamW where config.yaml gives none: 0.0025 at width 64, falling with
-    the square root of the width.
-
-    Measured on this project's own ladder (docs/benchmarks.md), for its small batches and its 50
-    thousand to 1.6 million parameters; larger models want a rate of their own in config.yaml.
-    """
-    return float(f"{0.0025 * (64 / shape.width) ** 0.5:.3g}")
 
 
 def load(given: dict[str, Any] | None = None) -> Study:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llama_bench.config import LAW_NEEDS
+from llama_bench.sections import LAW_NEEDS
 from llama_bench.study import UserError, load
 
 ONE = {"train": [{"size": "50k"}]}
@@ -153,8 +153,9 @@ def test_several_mistakes_are_told_at_once():
 
 def test_usual_spellings_make_one_study():
     spellings = [("1M", "2e6"), ("1_000_000", "2M"), (1_000_000, "2,000,000")]
-    studies = [load({"models": {"train": [{"size": s}]}, "train": {"budgets": [b]}})
-               for s, b in spellings]
+    studies = [
+        load({"models": {"train": [{"size": s}]}, "train": {"budgets": [b]}}) for s, b in spellings
+    ]
     assert len({frozenset(study.runs) for study in studies}) == 1
 
 

@@ -43,7 +43,8 @@ def plan(folder: Path, config: dict, targets: list[str] | None = None) -> list[s
             executor="dryrun", scheduling_settings=SchedulingSettings(scheduler="greedy")
         )
         jobs = workflow._workflow.dag.needrun_jobs(exclude_finished=False)
-        return sorted(f"{job.rule.name} {job.wildcards_dict.get('run', '')}".strip() for job in jobs)
+        named = ((job.rule.name, job.wildcards_dict.get("run", "")) for job in jobs)
+        return sorted(f"{rule} {run}".strip() for rule, run in named)
 
 
 def snakemake(folder: Path, *words: str) -> subprocess.CompletedProcess:

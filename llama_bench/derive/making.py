@@ -59,8 +59,8 @@ def time_spent(runs, provenance) -> list[str]:
         told.append(
             f"From the first run's start to the last one's end {show.duration(wall)} passed on "
             f"{show.plural(cores, 'core')}; {show.percent(idle / max(cores * wall, held))} of "
-            "cores × wall was held by no run. Start-up and waiting together, time in which no run did "
-            f"useful work, were {show.percent(share)}."
+            "cores × wall was held by no run. Start-up and waiting together, time in which no run "
+            f"did useful work, were {show.percent(share)}."
         )
     return told
 

@@ -75,7 +75,9 @@ def carry_out(verb: str, spec_text: str, output: Path, inputs: list[Path]) -> No
             traceback.print_exc()
             last = str(error).strip().splitlines()
             detail = f"{type(error).__name__}: {last[0] if last else ''}"
-            raise Failure(f"{verb} {spec.id} failed: {detail} (log: {folder / 'log.txt'})") from None
+            raise Failure(
+                f"{verb} {spec.id} failed: {detail} (log: {folder / 'log.txt'})"
+            ) from None
         record.write(output)
 
 

@@ -43,7 +43,9 @@ def run(spec: PrepareSpec, folder: Path, inputs: list[Path], progress) -> dict:
     docs, unreadable = _read(spec, inputs)
     group = groups(docs)
     parts = _split(docs, group, spec)
-    progress.say(f"training a tokenizer of {spec.vocab_size} ids on {len(parts['train'])} documents")
+    progress.say(
+        f"training a tokenizer of {spec.vocab_size} ids on {len(parts['train'])} documents"
+    )
     tokenizer = _train_tokenizer(parts["train"], spec.vocab_size)
     _save_tokenizer(tokenizer, folder / "tokenizer")
     token_bytes = _bytes_of_tokens(tokenizer)
@@ -112,7 +114,9 @@ def _split(docs: list[Document], group: np.ndarray, spec: PrepareSpec) -> dict[s
     # a group's hash is that of its first name, whatever order the documents came in
     order = sorted(members.values(), key=lambda m: _rank(min(d.name for d in m), spec.seed))
     if len(order) < 3:
-        raise UserError("data.corpus: its documents are all nearly the same; nothing can be held out")
+        raise UserError(
+            "data.corpus: its documents are all nearly the same; nothing can be held out"
+        )
     wanted = spec.held_out * sum(len(doc.text) for doc in docs)
     parts: dict[str, list[Document]] = {part: [] for part in PARTS}
     sizes = dict.fromkeys(PARTS, 0)

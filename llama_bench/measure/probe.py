@@ -141,7 +141,7 @@ def _facts(device: torch.device) -> dict[str, Any]:
         gpu = torch.cuda.get_device_properties(device)
         name, memory_bytes = gpu.name, gpu.total_memory
     else:
-        name, memory_bytes = records._processor(), psutil.virtual_memory().total
+        name, memory_bytes = records.processor(), psutil.virtual_memory().total
     return {
         "kind": device.type,
         "name": name,

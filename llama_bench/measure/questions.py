@@ -23,6 +23,7 @@ from keyword import kwlist
 PIECE_BYTES = 512
 CONTEXT_BYTES = 320
 LINE_BYTES = 90
+POOL = 12  # lines to take the likest from: with many more, tiny models cannot tell any
 END_BYTES = 16  # of an answer to be generated: never more tokens than bytes
 
 Row = dict[str, object]
@@ -67,11 +68,11 @@ def next_lines(text: str, rng: random.Random) -> Iterator[Row]:
         seen = {line.strip() for line in context.split("\n")} | {gold.strip()}
         if len(seen) < 4:
             continue
-        pool = [lines[other] for other in rng.sample(usable, min(60, len(usable)))]
+        pool = [lines[other] for other in rng.sample(usable, min(POOL, len(usable)))]
         fresh = {line.strip(): line for line in pool if line.strip() not in seen}
         if len(fresh) < 3:
             continue
-        # the likest: equal depth first, then equal length, or position alone would tell
+        # the likest in depth and length, or these alone would tell
         others = sorted(fresh.values(), key=lambda line: _unlike(line, gold))[:3]
         label = rng.randrange(4)
         others.insert(label, gold)
@@ -85,7 +86,7 @@ def _says_something(line: str) -> bool:
 
 def _unlike(line: str, gold: str) -> int:
     depth = abs(_indent(line) - _indent(gold))
-    return 4 * depth + abs(len(line.strip()) - len(gold.strip()))
+    return depth + abs(len(line.strip()) - len(gold.strip()))
 
 
 def _indent(line: str) -> int:

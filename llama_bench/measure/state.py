@@ -60,7 +60,7 @@ def save_newest(state: State, folder: Path) -> None:
 
 
 def load(path: Path, trunk: str) -> State | None:
-    """None where there is none, it is damaged, or it belongs to another trunk; says so on stderr."""
+    """None where there is none, it is damaged, or of another trunk; the last two are said."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import csv
 import math
 import os
-import resource
 import shutil
 import sys
 import time
@@ -25,6 +24,7 @@ import torch
 from torch.nn import functional
 
 from llama_bench import records
+from llama_bench.measure import memory
 from llama_bench.measure import model as models
 from llama_bench.measure import state as states
 from llama_bench.measure.state import State
@@ -51,14 +51,16 @@ def run(spec: TrainSpec, folder: Path, inputs: list[Path], progress) -> dict:
     held_out = Tokens(corpus / "validation.bin", width, spec.context)
     vocab_size = data.result["vocab_size"]
     device = models.device()
+    meter = memory.meter(device)
     try:
-        model = models.build(spec.model, vocab_size, spec.context, spec.seed).to(device)
-        optimizer = _optimizer(model, spec)
-        state = _start(spec, folder, inputs[1:], model, optimizer)
-        seconds = _train(spec, folder, model, optimizer, state, train, progress)
-        losses = _held_out_losses(model, held_out, spec, device)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+        with memory.bounded(device):
+            model = models.build(spec.model, vocab_size, spec.context, spec.seed).to(device)
+            optimizer = _optimizer(model, spec)
+            state = _start(spec, folder, inputs[1:], model, optimizer)
+            pace = _train(spec, folder, model, optimizer, state, train, progress)
+            losses = _held_out_losses(model, held_out, spec, device)
+    except Exception as error:
+        if memory.is_out_of_memory(error):
             raise Refusal("out-of-memory", str(error).splitlines()[0]) from None
         raise
     checkpoint = folder / "checkpoint"
@@ -71,10 +73,10 @@ def run(spec: TrainSpec, folder: Path, inputs: list[Path], progress) -> dict:
         **_accounting(spec, vocab_size, train.windows * spec.context),
         **_quality(losses, np.load(corpus / "token_bytes.npy")),
         "train_loss": float(np.mean(state.losses[-max(1, spec.steps // 10) :])),
-        "tokens_per_second": seconds["tokens"] / seconds["seconds"] if seconds["tokens"] else None,
+        "tokens_per_second": pace,
         "trained_tokens": (spec.steps - state.began) * spec.batch_tokens,
         "continued_from": state.continued_from,
-        "peak_bytes": _peak_bytes(device),
+        **meter.peaks(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
     }
@@ -104,7 +106,7 @@ def _optimizer(model, spec: TrainSpec) -> torch.optim.AdamW:
 
 
 def _start(spec: TrainSpec, folder: Path, before: list[Path], model, optimizer) -> State:
-    """This run's own state if it was interrupted, else the trunk of the branch before, else zero."""
+    """This run's own state if it was interrupted, else the trunk before it, else zero."""
     state = states.load_newest(folder, spec.trunk)
     if state is None and before:
         state = states.load(before[0].parent / "trunk.pt", spec.trunk)
@@ -120,8 +122,8 @@ def _start(spec: TrainSpec, folder: Path, before: list[Path], model, optimizer) 
     return state
 
 
-def _train(spec, folder, model, optimizer, state: State, tokens: Tokens, progress) -> dict:
-    """All steps from where the state stands to the end. Returns this process's tokens, seconds."""
+def _train(spec, folder, model, optimizer, state: State, tokens: Tokens, progress) -> float | None:
+    """All steps from where the state stands to the end; tokens per second of this process."""
     order = Order(tokens.windows, spec.batch, spec.seed)
     explodes = 3 * math.log(model.config.vocab_size)
     first, began, saved = state.step, time.monotonic(), time.monotonic()
@@ -148,10 +150,8 @@ def _train(spec, folder, model, optimizer, state: State, tokens: Tokens, progres
                 sys.exit(128 + asked)
     if spec.trunk_steps == spec.steps:
         states.save(_filled(state, model, optimizer), folder / "trunk.pt")
-    return {
-        "tokens": (state.step - first) * spec.batch_tokens,
-        "seconds": time.monotonic() - began,
-    }
+    tokens_done = (state.step - first) * spec.batch_tokens
+    return tokens_done / (time.monotonic() - began) if tokens_done else None
 
 
 def _step(spec: TrainSpec, model, optimizer, step: int, batch) -> float:
@@ -175,7 +175,9 @@ def _precision(spec: TrainSpec, device: torch.device):
 
 
 def _filled(state: State, model, optimizer) -> State:
-    return State(**{**vars(state), "model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    return State(
+        **{**vars(state), "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    )
 
 
 @torch.no_grad()
@@ -241,9 +243,3 @@ def _write_curve(spec: TrainSpec, state: State, path: Path, final: float) -> Non
             last = f"{final:.6f}" if end == spec.steps else ""
             table.writerow([end * spec.batch_tokens, f"{mean:.6f}", last, rate(spec, end - 1)])
     os.replace(aside, path)
-
-
-def _peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

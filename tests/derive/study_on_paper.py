@@ -41,7 +41,7 @@ class Paper:
 
     def __init__(self, root: Path, noise: float = 0.0, sizes=SIZES, budgets=BUDGETS, seeds=(0,)):
         self.root, self.noise, self.runs, self.clock = root, noise, [], 1.7e9
-        self.sizes, self.budgets, self.seeds = sizes, budgets, seeds
+        self.sizes, self.budgets, self.seeds, self.law = sizes, budgets, seeds, law
 
     def whole(self) -> Paper:
         self.data()
@@ -53,6 +53,14 @@ class Paper:
                 for seed in self.seeds:
                     self.train(label, shape, budget, seed)
                     self.evaluate(label, shape, budget, seed)
+        return self
+
+    def ladder(self) -> Paper:
+        """Trainings alone."""
+        for label, size in self.sizes.items():
+            for budget in self.budgets:
+                for seed in self.seeds:
+                    self.train(label, shape_of_size(size), budget, seed)
         return self
 
     def spec(self) -> str:
@@ -150,7 +158,7 @@ class Paper:
         )
 
     def train(self, label, shape: Shape, budget, seed=0, **said):
-        loss = law(shape.size, budget) * (1 + self._wiggle(shape.size, budget, seed))
+        loss = self.law(shape.size, budget) * (1 + self._wiggle(shape.size, budget, seed))
         flops = shape.flops_per_token(VOCAB, 256) * budget
         result = {
             "parameters": shape.parameters(VOCAB),
@@ -229,7 +237,7 @@ class Paper:
             "samples": [
                 {
                     "prompt": prompt,
-                    "text": f"<b>{label}</b> & {prompt}x = {budget}",
+                    "text": f"<b>{label}</b> & {prompt}x = {budget or 'more'}",
                     "decoding": "greedy",
                     "seed": 0,
                 }

@@ -120,7 +120,7 @@ def test_a_damaged_record_is_named(tmp_path, content):
     paper = Paper(tmp_path)
     folder = paper.train("300k", shape_of_size(300_000), 200_000)
     (folder / "record.json").write_text(content)
-    with pytest.raises(UserError, match="300k-200000-s0/record.json"):
+    with pytest.raises(UserError, match=r"300k-200000-s0/record.json"):
         collected(paper)
 
 

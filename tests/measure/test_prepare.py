@@ -94,7 +94,8 @@ def test_the_split_does_not_depend_on_the_order_of_files(tmp_path):
 def test_one_long_text_is_many_documents(tmp_path):
     path = tmp_path / "book.txt"
     chapters = [
-        f"Chapter {n}\n" + "\n".join(f"{n} sentence {k * n}." for k in range(300)) for n in range(60)
+        f"Chapter {n}\n" + "\n".join(f"{n} sentence {k * n}." for k in range(300))
+        for n in range(60)
     ]
     path.write_text("\n\n".join(chapters))
     result = run(tmp_path, [path])

@@ -128,12 +128,13 @@ def test_next_line_cannot_be_told_by_its_indentation(written):
         return len(line) - len(line.lstrip())
 
     rows = written[3]["heldout_next_line"]
-    equal = [
-        depth(choice) == depth(row["choices"][row["label"]])
-        for row in rows
-        for choice in row["choices"]
-    ]
-    assert sum(equal) > 0.8 * len(equal)
+    for extreme in (min, max):
+        alone = 0
+        for row in rows:
+            depths = [depth(choice) for choice in row["choices"]]
+            gold = depths[row["label"]]
+            alone += gold == extreme(depths) and depths.count(gold) == 1
+        assert alone < 0.25 * len(rows)
 
 
 def test_valid_code_parses_and_broken_code_does_not(written):

@@ -6,9 +6,9 @@ rule evaluate:
         "results/runs/evaluate/{run}/record.json",
     log:
         "results/runs/evaluate/{run}/log.txt",
-    params:
-        spec=lambda wc: study.run("evaluate", wc.run).spec.canonical(),
     priority: lambda wc: study.run("evaluate", wc.run).cost
     threads: lambda wc: study.run("evaluate", wc.run).threads
+    params:
+        spec=lambda wc: study.run("evaluate", wc.run).spec.canonical(),
     shell:
         "python -m llama_bench evaluate {params.spec:q} {output} {input:q}"

@@ -6,9 +6,9 @@ rule prepare:
         "results/runs/prepare/{run}/record.json",
     log:
         "results/runs/prepare/{run}/log.txt",
-    params:
-        spec=lambda wc: study.run("prepare", wc.run).spec.canonical(),
     priority: lambda wc: study.run("prepare", wc.run).cost
     threads: lambda wc: study.run("prepare", wc.run).threads
+    params:
+        spec=lambda wc: study.run("prepare", wc.run).spec.canonical(),
     shell:
         "python -m llama_bench prepare {params.spec:q} {output} {input:q}"

@@ -6,9 +6,9 @@ rule probe:
         "results/runs/probe/{run}/record.json",
     log:
         "results/runs/probe/{run}/log.txt",
-    params:
-        spec=lambda wc: study.run("probe", wc.run).spec.canonical(),
     priority: lambda wc: study.run("probe", wc.run).cost
     threads: lambda wc: workflow.cores
+    params:
+        spec=lambda wc: study.run("probe", wc.run).spec.canonical(),
     shell:
         "python -m llama_bench probe {params.spec:q} {output} {input:q}"

@@ -6,9 +6,9 @@ rule tasks:
         "results/runs/tasks/{run}/record.json",
     log:
         "results/runs/tasks/{run}/log.txt",
-    params:
-        spec=lambda wc: study.run("tasks", wc.run).spec.canonical(),
     priority: lambda wc: study.run("tasks", wc.run).cost
     threads: lambda wc: study.run("tasks", wc.run).threads
+    params:
+        spec=lambda wc: study.run("tasks", wc.run).spec.canonical(),
     shell:
         "python -m llama_bench tasks {params.spec:q} {output} {input:q}"

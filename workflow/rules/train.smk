@@ -6,9 +6,9 @@ rule train:
         "results/runs/train/{run}/record.json",
     log:
         "results/runs/train/{run}/log.txt",
-    params:
-        spec=lambda wc: study.run("train", wc.run).spec.canonical(),
     priority: lambda wc: study.run("train", wc.run).cost
     threads: lambda wc: study.run("train", wc.run).threads
+    params:
+        spec=lambda wc: study.run("train", wc.run).spec.canonical(),
     shell:
         "python -m llama_bench train {params.spec:q} {output} {input:q}"

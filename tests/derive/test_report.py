@@ -1,0 +1,247 @@
+"""The report says what the runs say, stands alone, and opens in a real browser."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import pandas
+import pytest
+from study_on_paper import CONFIG, Paper, shape_of_size
+
+from llama_bench.derive import collect, fit, headline, plot, report, show, tables
+from llama_bench.fields import UserError
+
+CHROMIUM = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+def reported(paper: Paper, law: bool = False, **spec) -> Path:
+    """The study's report, made as the workflow makes it."""
+    root = paper.root
+    runs, index = root / "tables" / "runs.parquet", root / "figures" / "index.json"
+    collect.run(paper.spec(), runs, [])
+    fits = [root / "fits" / "chinchilla.json"] if law else []
+    for path in fits:
+        fit.run("chinchilla", path, [runs.with_name("ladder.parquet")])
+    plot.run('{"study": "paper"}', index, [runs, *fits])
+    page = root / "report.html"
+    asked = {"study": "paper", "config": CONFIG, "unfinished": []} | spec
+    report.run(json.dumps(asked), page, [runs, index, *fits])
+    return page
+
+
+def found(paper: Paper) -> list[headline.Finding]:
+    runs = paper.root / "tables" / "runs.parquet"
+    collect.run(paper.spec(), runs, [])
+    return headline.findings(tables.read(runs))
+
+
+def test_the_headline_finds_the_slopes_that_were_put_in(tmp_path):
+    paper = Paper(tmp_path)
+    # straight in log size and log tokens: 0.4 nats per decade of one, 0.9 of the other
+    paper.law = lambda n, d: 12 - 0.4 * math.log10(n) - 0.9 * math.log10(d)
+    size, tokens, decoding = found(paper.whole())
+    assert size.figure == "−0.40" and "Ten times the parameters" in size.label
+    assert "at 800k training tokens" in size.label
+    fourfold = 0.9 * math.log10(4)
+    assert tokens.figure == f"−{fourfold:.2f}" and "Four times the training tokens" in tokens.label
+    # decode time was put in as the square root of the size
+    assert decoding.figure == f"{show.digits(math.sqrt(10), 2)} ×" and decoding.unit == "slower"
+
+
+def test_the_interval_covers_the_mean_slope_of_a_curved_law(tmp_path):
+    paper = Paper(tmp_path, noise=0.004).ladder()
+    found(paper)
+    ladder = tables.read(tmp_path / "tables" / "runs.parquet")["ladder"]
+    rows = ladder[ladder["budget"] == 800_000]
+    fitted = headline.slope(rows["params"], rows["loss"], rows["budget"])
+    ends = [paper.law(n, 800_000) for n in (rows["params"].min(), rows["params"].max())]
+    truth = (ends[1] - ends[0]) / math.log10(rows["params"].max() / rows["params"].min())
+    assert abs(fitted.per_decade - truth) < fitted.half_width < abs(truth)
+
+
+def test_a_slope_without_a_degree_of_freedom_has_no_interval():
+    fitted = headline.slope([1e5, 1e6], [4.0, 3.5], [0, 0])
+    assert fitted.per_decade == pytest.approx(-0.5) and fitted.bounds is None
+    assert headline.slope([1e5, 1e5], [4.0, 3.5], [0, 0]) is None
+
+
+def test_a_decade_is_spoken_of_only_where_a_decade_was_measured(tmp_path):
+    paper = Paper(tmp_path, sizes={"100k": 100_000, "300k": 300_000}).ladder()
+    size, _ = found(paper)
+    low, high = (shape_of_size(count).size for count in paper.sizes.values())
+    assert f"{show.digits(high / low, 2)} times" in size.label or "Three times" in size.label
+    assert "Ten times" not in size.label
+    assert "too few runs for an interval" in size.sentence
+
+
+def test_an_effect_within_the_noise_is_said_to_be_unclear(tmp_path):
+    paper = Paper(tmp_path, noise=0.05)
+    paper.law = lambda n, d: 4.0
+    size, _ = found(paper.ladder())
+    assert "not clear of zero" in size.sentence
+
+
+def test_only_pretrained_models_are_compared_by_their_scores(tmp_path):
+    paper = Paper(tmp_path)
+    paper.pretrained("stories260K", shape_of_size(260_000))
+    paper.pretrained("stories3M", shape_of_size(3_000_000))
+    first = found(paper)[0]
+    assert first.unit == "bits per byte" and first.sentence.startswith("stories3M")
+    text = reported(paper).read_text()
+    assert "2 models trained elsewhere" in text and 'id="loss"' not in text
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The report of a study that has everything: a law, a failure, a model trained elsewhere."""
+    paper = Paper(tmp_path_factory.mktemp("whole"), noise=0.002).whole()
+    shape = shape_of_size(3_000_000)
+    paper.train("3M", shape, 800_000, status="diverged", reason="the loss is 40 at step 7")
+    paper.pretrained("stories3M", shape)
+    return reported(paper, law=True)
+
+
+def test_what_a_whole_report_says(whole):
+    text = whole.read_text()
+    for shown in (
+        "Ten times the parameters lowered the loss by",
+        "6 Llamas of",
+        "Python’s standard library",
+        "chance 0.25",
+        f"{shape_of_size(50_000).parameters(2048)['all']:,}",
+        "L(N, D) = E + A / N<sup>α</sup> + B / D<sup>β</sup>",
+        "the loss is 40 at step 7",
+        "3M (diverged)",
+        "the corpus has no identifiers",
+        "Paper CPU @ 2 GHz",
+        "torch 2.13.0",
+        "budgets:",
+        "The first 200 of 288 rows",
+    ):
+        assert shown in text, shown
+    assert "A partial report" not in text
+    visible = re.sub(r"<(style|svg).*?</\1>", "", text, flags=re.S)
+    assert not re.search(r"\b(nan|None|NaT|&lt;NA&gt;)\b", re.sub(r"<pre>.*?</pre>", "", visible))
+
+
+def test_every_anchor_leads_somewhere_and_ids_are_unique(whole):
+    text = whole.read_text()
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    anchors = re.findall(r'(?:href="#|url\(#|aria-labelledby=")([^")]+)', text)
+    assert {name for anchor in anchors for name in anchor.split()} <= set(ids)
+
+
+def test_nothing_outside_is_asked_for(whole):
+    text = whole.read_text()
+    links = re.findall(r'(?:src|href)="([^"]*)"', text)
+    assert all(re.match(r"#|data:,|tables/", link) for link in links)
+    assert "<script" not in text and "@import" not in text
+
+
+def test_text_of_models_is_shown_and_never_obeyed(tmp_path):
+    paper = Paper(tmp_path)
+    folder = paper.evaluate("300k", shape_of_size(300_000), 200_000, 0)
+    record = json.loads((folder / "record.json").read_text())
+    evil = '</pre><script>alert(1)</script>\x00\u202e"&'
+    record["result"]["samples"] = [{"prompt": "<i>", "text": evil, "decoding": "greedy", "seed": 0}]
+    (folder / "record.json").write_text(json.dumps(record))
+    text = reported(paper).read_text()
+    assert "<script" not in text and "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "\x00" not in text and "\u202e" not in text and "<i>" not in text
+
+
+def test_a_partial_report_says_what_is_missing(tmp_path):
+    paper = Paper(tmp_path).ladder()
+    labels = {"model": "5M", "seed": 0, "budget": 800_000}
+    paper.add("train", "5M-800k-s0", labels, {}, {}, record=False)
+    text = reported(paper, unfinished=["results/runs/train/5M-800k-s0/record.json"]).read_text()
+    assert "A partial report" in text
+    assert "results/runs/train/5M-800k-s0/record.json" in text
+    assert "5M (missing record)" in text
+
+
+def test_a_study_of_failures_alone_has_a_report(tmp_path):
+    paper = Paper(tmp_path)
+    paper.train("300k", shape_of_size(300_000), 200_000, status="out-of-memory", reason="9 GiB")
+    text = reported(paper).read_text()
+    assert "out-of-memory" in text and "9 GiB" in text
+    assert "lowered the loss" not in text
+
+
+def test_a_fit_that_did_not_converge_is_called_so(tmp_path):
+    paper = Paper(tmp_path, budgets=(200_000,)).ladder()
+    runs = tmp_path / "tables" / "runs.parquet"
+    text = reported(paper, law=True).read_text()
+    status = json.loads((tmp_path / "fits" / "chinchilla.json").read_text())["status"]
+    assert status != "converged" and len(pandas.read_parquet(runs.with_name("ladder.parquet"))) == 5
+    assert f'<span class="tag bad">{status}</span>' in text
+    assert "By this law" not in text
+
+
+def test_where_the_time_went(tmp_path):
+    # 4 runs of 10 s one after another on 2 cores, one thread each: half of the cores idle
+    paper = Paper(tmp_path, sizes={"300k": 300_000, "50k": 50_000}, budgets=(200_000, 400_000))
+    text = reported(paper.ladder()).read_text()
+    assert "held 40.0 s of core time" in text and "15 % of it was start-up" in text
+    assert "40.0 s passed on 2 cores; 50 % of cores × wall was held by no run" in text
+    assert re.search(r"were 5[78] %", text)  # (40 idle + 4 x 1.5) / 80
+
+
+def test_wrong_inputs_are_one_message(tmp_path):
+    page = reported(Paper(tmp_path).ladder())
+    runs, index = tmp_path / "tables" / "runs.parquet", tmp_path / "figures" / "index.json"
+    with pytest.raises(UserError, match=r"needs figures/index.json"):
+        report.run('{"study": "paper"}', page, [runs])
+    (tmp_path / "figures" / "loss-flops.svg").unlink()
+    with pytest.raises(UserError, match=r"loss-flops.svg: cannot be read"):
+        report.run('{"study": "paper"}', page, [runs, index])
+    index.write_text('[{"name": 3}]')
+    with pytest.raises(UserError, match="is no index of figures"):
+        report.run('{"study": "paper"}', page, [runs, index])
+
+
+@pytest.fixture
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("no chromium on this machine")
+    with api.sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=path, args=list(CHROMIUM))
+        yield opened
+        opened.close()
+
+
+def test_it_opens_in_a_real_browser(whole, browser):
+    figures = json.loads((whole.parent / "figures" / "index.json").read_text())
+    for width in (1280, 390):
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        trouble, requests = [], []
+        page.on("console", lambda message, to=trouble: to.append(message.text))
+        page.on("pageerror", lambda error, to=trouble: to.append(str(error)))
+        page.on("request", lambda request, to=requests: to.append(request.url))
+        page.goto(whole.as_uri())
+        drawings = page.locator("figure svg[role=img]")
+        assert drawings.count() == len(figures) == 11
+        for place in range(drawings.count()):
+            box = drawings.nth(place).bounding_box()
+            assert drawings.nth(place).is_visible()
+            assert 300 < box["width"] <= width and box["height"] > 150
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        page.locator("#table-ladder summary").click()
+        assert page.locator("#table-ladder tbody tr").first.is_visible()
+        assert trouble == []
+        assert [url for url in requests if not url.startswith("data:")] == [whole.as_uri()]
+        page.close()
