@@ -13,10 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llama_bench.derive import intervals
 from llama_bench.derive.fit_settings import FitSettings
 from llama_bench.derive.laws.law import Law
-from llama_bench.derive.regression import regress
+from llama_bench.derive.methods import status_of
 from llama_bench.derive.runs_table import Table
 from llama_bench.derive.selection import excess, near_best
 
@@ -44,23 +43,26 @@ def folds(table: Table, cuts: Sequence[float] = CUTS) -> list[tuple[np.ndarray, 
             for low, high in zip(edges, ends, strict=True)]
 
 
-def back_test(law: Law, table: Table, settings: FitSettings, levels=LEVELS) -> dict:
-    """How `law`, fitted to ever larger parts of `table`, predicted the next part.
+def back_test(method, table: Table, settings: FitSettings, levels=LEVELS) -> dict:
+    """How `method`, fitted to ever larger parts of `table`, predicted the next part.
 
-    Returns the `back_test` of a fit file: see docs/laws.md. Percentages are of the target.
+    method: a Single or a Chain (methods.py). Returns the `back_test` of a fit file, whose keys
+    docs/laws.md explains. Percentages are of the target.
     """
     brief = settings.model_copy(update={
         "draws": min(settings.draws, FOLD_DRAWS), "starts": min(settings.starts, FOLD_STARTS)})
+    law = method.last
     shown, hidden = [], []
     for fitted, ahead in folds(table):
         train = near_best(table.keep(fitted, "hidden"), settings.within_percent, law.target)
         test = table.keep(ahead, "not ahead")
-        fit = regress(law, train, brief)
+        fits = method.fit(train, brief)
         entry = {"rows_fitted": len(train), "rows_hidden": len(test),
                  "largest_flops_fitted": float(train["flops"].max()) if len(train) else None,
-                 "status": fit.status, "mean_error_percent": None}
-        if fit.theta is not None:
-            found = intervals.forecast(law, intervals.kept(fit), test.columns, levels)
+                 "status": status_of(fits)[0], "mean_error_percent": None}
+        kept = method.kept(fits)
+        if kept is not None:
+            found = method.forecast(kept, test.columns, levels)
             error = 100 * (found.point / test[law.target] - 1)
             if np.isfinite(error).all():
                 entry["mean_error_percent"] = float(np.mean(np.abs(error)))
@@ -71,7 +73,7 @@ def back_test(law: Law, table: Table, settings: FitSettings, levels=LEVELS) -> d
 
 
 def _scores(law: Law, found, test: Table) -> dict[float, np.ndarray]:
-    """Per level, how many half-widths each hidden run lies from its point: 1 is the interval's end."""
+    """Per level, how many half-widths each hidden run lies from its point; 1 is an end."""
     off = law.onto_link(test[law.target]) - law.onto_link(found.point)
     result = {}
     for level, (low, high) in found.intervals.items():

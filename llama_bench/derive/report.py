@@ -167,7 +167,7 @@ def _samples(content) -> list[dict[str, Any]]:
                     if row.budget == row.budget
                     else ", trained elsewhere"
                 ),
-                "text": str(row.text).removeprefix(str(prompt)),
+                "text": row.text,
             }
             for row in rows.itertuples()
             if not show.absent(row.text)

@@ -103,11 +103,21 @@ def _tokenizer(named: Path | str, revision: str | None) -> PreTrainedTokenizerBa
         return AutoTokenizer.from_pretrained(
             named, revision=revision or "main", local_files_only=revision is None
         )
-    except ConnectionError:
-        raise
     except Exception as error:  # what it raises depends on which file is missing or broken
+        if _of_the_network(error):
+            raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Refusal("refused", f"{named} has no tokenizer that can be loaded: {first}") from error
+
+
+def _of_the_network(error: BaseException | None) -> bool:
+    """Whether an exception, or one that it came from, says that something was out of reach."""
+    while error is not None:
+        library = type(error).__module__.partition(".")[0]
+        if isinstance(error, (ConnectionError, TimeoutError)) or library in ("httpx", "requests"):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _refuse_misfits(loaded: PreTrainedModel, tokenizer, named) -> None:
@@ -139,10 +149,10 @@ def _ask(
         lm.progress = lambda done, of, n=number, t=name: progress(n + done / of, len(wanted), t)
         try:
             answered = _answer(lm, spec, manager, name)
-        except (Refusal, UserError, ConnectionError):
+        except (Refusal, UserError):
             raise
         except Exception as error:
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) or _of_the_network(error):
                 raise
             logging.getLogger(__name__).exception("%s failed", name)
             first = (str(error).strip().splitlines() or [""])[0]

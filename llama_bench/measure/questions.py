@@ -5,10 +5,9 @@ turns among the documents. Every row is plain text, so a question is the same fo
 and short, so that a window of 256 tokens of a small vocabulary (about 3 bytes each) holds it
 whole: a question that is cut for one model and not for another compares nothing.
 
-Where text is cut is where tokenizers hurt. A continuation to be *scored* may begin anywhere (the
-scorer compares tokens, not characters). A continuation to be *generated* begins right after a
-word, at a blank or a mark: there byte-level tokenizers split anyway, and the prompt ends in
-tokens that the model knows.
+Where text is cut is where tokenizers hurt: "ident" and "ity" are one token, so the answer to the
+first is no token of its own, and lm-eval's own adapter ends the run. Answers begin with the blank
+or mark right after a word, where the usual tokenizers split anyway, or at the start of a line.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
-from keyword import kwlist
 
 PIECE_BYTES = 512
 CONTEXT_BYTES = 320
@@ -28,9 +26,11 @@ END_BYTES = 16  # of an answer to be generated: never more tokens than bytes
 
 Row = dict[str, object]
 
-_WORD = re.compile(r"[^\W\d]\w{5,}")
-# the last part of a_name_like_this or aNameLikeThis
-_PARTS = re.compile(r"(.*(?:_(?=[^_])|(?<=[a-z0-9])(?=[A-Z])))(\w{3,})")
+# the last part of a_name or a.name with what joins it, and two words of prose
+_JOINED = {
+    "part": re.compile(r"(?<![\w.])([^\W\d][\w.]*[^\W_])([._][^\W_]{3,})(?![\w.])"),
+    "word": re.compile(r"(?<![\w.])([^\W\d_]{3,})( [^\W\d_]{4,})(?!\w)"),
+}
 
 
 def pieces(text: str, rng: random.Random) -> Iterator[Row]:
@@ -94,22 +94,17 @@ def _indent(line: str) -> int:
 
 
 def identifiers(text: str, rng: random.Random) -> Iterator[Row]:
-    """The last part of an identifier, or half of a word of prose, that occurred before.
+    """The last part of an identifier, or the second of two words, that occurred together before.
 
-    What stands before it begins no other word of the context, so the text alone gives the answer.
+    In the context what comes first is never followed by anything else, so that copying is right.
     """
-    found = list(_WORD.finditer(text))
-    for match in rng.sample(found, len(found)):
-        word = match.group()
-        if word in kwlist:
-            continue
-        parts = _PARTS.fullmatch(word)
-        middle = (len(word) + 1) // 2
-        stem, rest = parts.groups() if parts else (word[:middle], word[middle:])
-        context = before(text, match.start() + len(stem), CONTEXT_BYTES)
-        alike = set(re.findall(rf"\b{re.escape(stem)}\w*", context[: -len(stem)]))
-        if alike == {word}:
-            yield {"context": context, "target": rest, "kind": "parts" if parts else "half"}
+    found = [(match, kind) for kind, pattern in _JOINED.items() for match in pattern.finditer(text)]
+    for match, kind in rng.sample(found, len(found)):
+        first, second = match.groups()
+        context = before(text, match.end(1), CONTEXT_BYTES)
+        joined = rf"(?<![\w.]){re.escape(first + second[0])}(\w+)"
+        if set(re.findall(joined, context)) == {second[1:]}:
+            yield {"context": context, "target": second, "kind": kind}
 
 
 def usual_ends(documents: list[str]) -> set[tuple[str, str]]:
@@ -148,7 +143,8 @@ def _splits(line: str) -> Iterator[tuple[str, str]]:
     words = list(re.finditer(r"\w+", body))[len(body) == 80 :]  # the first may have been cut
     for one, two in pairwise(words):
         end = body[two.end() :]
-        if end and len(end.encode()) <= END_BYTES:
+        # an underscore is a mark to tokenizers: "__" and "(" may be one token
+        if end and not two.group().endswith("_") and len(end.encode()) <= END_BYTES:
             yield body[one.start() : two.end()], end
 
 

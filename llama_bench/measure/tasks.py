@@ -147,8 +147,8 @@ def _tasks(texts: list[str]) -> dict[str, Task]:
         "heldout_identifier": Task(
             questions.identifiers,
             GREEDY,
-            "the rest of an identifier or word that occurred earlier, as the greedy answer",
-            "long words do not recur within a context",
+            "the last part of a name, or second of two words, seen together before; greedy",
+            "names and pairs of words do not recur within a context",
         ),
         "heldout_line_end": Task(
             partial(questions.line_ends, usual=usual),

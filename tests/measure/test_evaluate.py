@@ -170,6 +170,25 @@ def test_a_task_that_fails_loses_no_other(local, include, tmp_path):
     assert row["value"] == sum(right) / 3 in (0.0, 2 / 3)  # lm-eval would call the empty one right
 
 
+OFFLINE = """
+task: offline
+dataset_path: nobody/nothing-of-this-name
+test_split: test
+output_type: loglikelihood
+doc_to_text: a
+doc_to_target: b
+"""
+
+
+def test_data_out_of_reach_is_an_accident(local, include, tmp_path):
+    """It says nothing about the task: the run is to be tried again."""
+    (include / "offline.yaml").write_text(OFFLINE)
+    spec = spec_of(tasks=("colours", "offline"), include="digest")
+    with pytest.raises(ConnectionError):
+        evaluate.run(spec, tmp_path, [local.parent / "record.json", include], Silent())
+    assert not (tmp_path / "lm_eval.json").exists()
+
+
 def test_limit_and_shots_are_kept_to(local, include, tmp_path):
     spec = spec_of(tasks=("colours",), include="digest", limit=2, shots=1)
     found = evaluate.run(spec, tmp_path, [local.parent / "record.json", include], Silent())

@@ -3,6 +3,7 @@
 import ast
 import json
 import random
+import re
 import shutil
 import sysconfig
 import warnings
@@ -160,18 +161,17 @@ def test_every_way_to_break_code_finds_a_place(kind):
     assert candidates and any(not parses(candidate) for candidate in candidates)
 
 
-def test_identifier_occurred_before_and_nothing_else_begins_so(written):
+def test_identifier_occurred_before_and_nothing_else_follows(written):
     _, documents, _, rows = written
     for row in rows["heldout_identifier"]:
-        assert row["context"] + row["target"] in documents[row["document"]]
-        stem = next(
-            row["context"][-n:]
-            for n in range(1, 80)
-            if row["context"][-n - 1 : -n] == "" or not _in_word(row["context"][-n - 1])
-        )
-        earlier = row["context"][: -len(stem)]
-        assert stem + row["target"] in earlier
-    assert {row["kind"] for row in rows["heldout_identifier"]} == {"parts", "half"}
+        context, target = row["context"], row["target"]
+        assert context + target in documents[row["document"]]
+        joint = "._" if row["kind"] == "part" else " "
+        assert target[0] in joint and context[-1].isalnum() and target[1:].isalnum()
+        first = re.search(r"[\w.]+$", context).group()
+        followers = re.findall(rf"(?<![\w.]){re.escape(first)}{re.escape(target[0])}(\w+)", context)
+        assert followers and set(followers) == {target[1:]}
+    assert {row["kind"] for row in rows["heldout_identifier"]} == {"part", "word"}
 
 
 def _in_word(character):
@@ -182,7 +182,7 @@ def test_line_end_ends_its_line_and_begins_after_a_word(written):
     _, documents, _, rows = written
     for row in rows["heldout_line_end"]:
         assert row["context"] + row["target"] + "\n" in documents[row["document"]] + "\n"
-        assert _in_word(row["context"][-1]) and not _in_word(row["target"][0])
+        assert row["context"][-1].isalnum() and not _in_word(row["target"][0])
         assert "\n" not in row["target"] and row["target"] == row["target"].rstrip()
         assert len(row["target"].encode()) <= questions.END_BYTES
 
@@ -215,6 +215,21 @@ def test_lm_eval_takes_the_folder_wherever_it_lies(written, tmp_path):
         task.set_config("num_fewshot", 0)
         task.build_all_requests(limit=5)
         assert task.instances
+
+
+def test_no_answer_is_swallowed_by_its_context(written, prepared):
+    """lm-eval's own adapter counts tokens: an answer that adds none ends its run."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(prepared.parent / "tokenizer/tokenizer.json"))
+    for name, rows in written[3].items():
+        for row in rows:
+            for answer in row.get("choices") or [row.get("target", row.get("text"))]:
+                # blanks at the end of a context go over to the answer there
+                context = row.get("context", "").rstrip()
+                whole = tokenizer.encode(row.get("context", "") + answer).ids
+                assert whole[: len(tokenizer.encode(context).ids)] == tokenizer.encode(context).ids
+                assert len(whole) > len(tokenizer.encode(context).ids), (name, row)
 
 
 def test_prose_gives_what_it_allows(shared, tmp_path):

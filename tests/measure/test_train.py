@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training import spec_of
 
 from llama_bench import records
 from llama_bench.measure import state as states
@@ -19,31 +20,6 @@ from llama_bench.measure.job import carry_out
 from llama_bench.measure.tokens import Order, Tokens
 from llama_bench.records import Refusal
 from llama_bench.specs import TrainSpec
-
-SHAPE = dict(layers=2, width=16, heads=2, kv_heads=1, ffn_width=32)
-
-
-def spec_of(prepared: Path, **fields) -> TrainSpec:
-    return TrainSpec(
-        **{
-            **dict(
-                model=SHAPE,
-                data=prepared.parent.name,
-                tokens=40_000,
-                context=64,
-                batch=4,
-                learning_rate=3e-3,
-                warmup_tokens=2_000,
-                decay_share=0.25,
-                decay="sqrt",
-                weight_decay=0.1,
-                betas=(0.9, 0.95),
-                clip=1.0,
-                seed=0,
-            ),
-            **fields,
-        }
-    )
 
 
 def trained(spec: TrainSpec, root: Path, inputs: list[Path]) -> Path:

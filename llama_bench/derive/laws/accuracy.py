@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from llama_bench.derive import starts
 from llama_bench.derive.fit_settings import FitSettings
-from llama_bench.derive.laws.law import Law
+from llama_bench.derive.laws.law import Law, power_law
 from llama_bench.derive.laws.surface import Surface
 from llama_bench.fields import Real
 
@@ -18,6 +19,34 @@ class DirectSettings(FitSettings):
     """chance: accuracy of guessing, held fixed as the sigmoid's floor; fitted where it is null."""
 
     chance: Real | None = Field(None, ge=0, lt=1)
+
+
+class TwoStepSettings(DirectSettings):
+    """first: what the task's loss is predicted from: `flops`, or `params-tokens` (size and tokens
+    each with a power of its own, as in the OLMo ladder)."""
+
+    first: Literal["flops", "params-tokens"] = "flops"
+
+
+@power_law(needs=("flops",), exponents={"g": (0.0, 1.5)}, target="task_loss", name="two_step",
+           paper="Bhagia et al. 2024, arXiv 2412.04403, equation 1, in compute")
+def task_loss_of_compute(x):
+    """l(C) = E + K / C^g
+
+    l: loss of the right answer of a task, nats (per token or byte, as the table has it).
+    """
+    return {"K": {"g": -x["flops"]}}
+
+
+@power_law(needs=("params", "tokens"), exponents={"alpha": (0.0, 3.0), "beta": (0.0, 3.0)},
+           target="task_loss", name="two_step",
+           paper="Bhagia et al. 2024, arXiv 2412.04403, equation 1")
+def task_loss_of_size(x):
+    """l(N, D) = E + A / N^alpha + B / D^beta
+
+    l: loss of the right answer of a task, nats (per token or byte, as the table has it).
+    """
+    return {"A": {"alpha": -x["params"]}, "B": {"beta": -x["tokens"]}}
 
 
 class Sigmoid(Surface):
@@ -92,11 +121,11 @@ def sigmoid_law(name: str, column: str, rising: bool, chance: float | None, form
 
     names = (("low",) if chance is None else ()) + ("high", "k", middle)
     return Law(name, (column,), names, bind, natural, formula, paper, target="accuracy",
-               link="identity", spread=(lambda v: np.log(v)) if rising else (lambda v: v))
+               link="identity", spread=np.log if rising else np.asarray)
 
 
 def direct(settings: DirectSettings) -> Law:
-    """acc(C) = low + (high - low) / (1 + (C_mid / C)^k), C in FLOPs (Owen 2024, arXiv 2401.04757)."""
+    """acc(C) = low + (high - low) / (1 + (C_mid / C)^k), C in FLOPs (Owen 2024)."""
     return sigmoid_law(
         "direct", "flops", True, settings.chance,
         "acc(C) = low + (high - low) / (1 + (C_mid / C)^k)",

@@ -9,11 +9,13 @@ from llama_bench.derive.laws.law import power_law
 
 
 class FrontierSettings(FitSettings):
-    """points: what the frontier goes through. `minima`: the interpolated minimum of each budget;
-    `runs`: the best run of each budget, or those within `within_percent` of it; `auto`: minima
-    where the table has four budgets or more of four sizes or more, else runs."""
+    """points: what the frontier goes through. `best`: the runs that no run of less or equal
+    compute beats, or all within `within_percent` of them; `minima`: the interpolated minimum of
+    each budget, by Akima's spline. By default least squares: there are few points, and each is
+    the best of many."""
 
-    points: Literal["auto", "minima", "runs"] = "auto"
+    points: Literal["best", "minima"] = "best"
+    loss_function: Literal["huber", "squared"] = "squared"
 
 
 @power_law(needs=("flops",), exponents={"g": (0.0, 1.5)},

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 GRID = 1024
+NEAREST = 3
 FEWEST = {"akima": 4, "parabola": 3}
 
 
@@ -25,13 +26,20 @@ def minimum(log_size: np.ndarray, log_loss: np.ndarray, method: str) -> np.ndarr
 
 
 def _vertex(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Through the lowest point of the first curve and NEAREST points on either side of it: far
+    from the minimum no isoFLOP curve is a parabola."""
+    lowest = int(np.argmin(y[0]))
+    near = slice(max(0, lowest - NEAREST), lowest + NEAREST + 1)
+    x, y = x[near], y[:, near]
+    if len(x) < FEWEST["parabola"]:
+        return np.full((len(y), 2), np.nan)
     centre = x.mean()
     bend, slope, level = np.polyfit(x - centre, y.T, 2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        place = -slope / (2 * bend)
-        lowest = level - slope**2 / (4 * bend)
-    inside = (bend > 0) & (place + centre > x[0]) & (place + centre < x[-1])
-    return np.where(inside[:, None], np.stack([place + centre, lowest], axis=1), np.nan)
+        place = -slope / (2 * bend) + centre
+        least = level - slope**2 / (4 * bend)
+    inside = (bend > 0) & (place > x[0]) & (place < x[-1])
+    return np.where(inside[:, None], np.stack([place, least], axis=1), np.nan)
 
 
 def _lowest_of_spline(x: np.ndarray, y: np.ndarray) -> np.ndarray:
