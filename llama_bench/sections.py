@@ -222,7 +222,7 @@ class Suite(Base):
 class Evaluate(Base):
     suites: dict[Name, Suite] = {"heldout": Suite()}
     items: Count = Field(120, gt=0)
-    prompts: list[str] = ["import ", "def main(", "class "]
+    prompts: list[str] = ["import", "def main(", "class"]
     prompt_tokens: Count = 40
 
 

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 
 SMALLEST_STRATUM = 8
+# Whole rows are resampled in larger ones: k rows show (k - 1) / k of their variance.
+SMALLEST_CASE_STRATUM = 20
 SMOOTHING = 0.5
 
 
@@ -61,10 +63,10 @@ def student_stretch(freedom: int) -> float:
     return sum(term / freedom**i for i, term in enumerate(series)) / z
 
 
-def strata(table) -> np.ndarray:
+def strata(table, smallest: int = SMALLEST_STRATUM) -> np.ndarray:
     """(n,) stratum of each row: its budget, else its size, where these repeat; else its compute.
 
-    Strata of fewer than SMALLEST_STRATUM rows join their neighbour, in order of compute or size.
+    Strata of fewer than `smallest` rows join their neighbour, in order of compute or size.
     """
     rows = len(table)
     for name in ("budget", "params", "flops"):
@@ -79,7 +81,7 @@ def strata(table) -> np.ndarray:
     current, members = 0, 0
     for place, row in enumerate(order):
         changed = place and values[row] > values[order[place - 1]]
-        if changed and members >= SMALLEST_STRATUM and rows - place >= SMALLEST_STRATUM:
+        if changed and members >= smallest and rows - place >= smallest:
             current, members = current + 1, 0
         result[row] = current
         members += 1

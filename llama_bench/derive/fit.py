@@ -14,9 +14,19 @@ from pathlib import Path
 import pandas as pd
 
 from llama_bench import records
-from llama_bench.derive import fitted_parameters, intervals, judge, laws, runs_table
+from llama_bench.derive import (
+    allocation,
+    choice,
+    counting,
+    families,
+    fitted_parameters,
+    judge,
+    optimum_fit,
+    runs_table,
+)
 from llama_bench.derive.fit_settings import FitSettings, parse
-from llama_bench.derive.regression import Regression, regress
+from llama_bench.derive.methods import status_of
+from llama_bench.derive.runs_table import Table
 from llama_bench.derive.selection import near_best
 from llama_bench.fields import UserError
 
@@ -26,11 +36,17 @@ SCHEMA = 1
 def run(spec: str, output: Path, inputs: list[Path]) -> None:
     """Fit the law that `spec` names to the one table in `inputs`; write the fit file."""
     content = parse(spec)
+    families.known(content) if content["law"] != "auto" else choice.known(content)
     if len(inputs) != 1:
         raise UserError(f"fit: one table of runs is needed, {len(inputs)} given")
     fit = fit_table(runs_table.read(inputs[0]), content, source=str(inputs[0]))
+    write(output, json.dumps(fit, indent=1, allow_nan=False) + "\n")
+
+
+def write(output: Path, text: str) -> None:
+    """Whole or not at all. Raises UserError where it cannot be written."""
     try:
-        records.write_text(output, json.dumps(fit, indent=1, allow_nan=False) + "\n")
+        records.write_text(output, text)
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror})") from None
 
@@ -45,28 +61,49 @@ def fit_table(frame: pd.DataFrame, settings: dict | str | FitSettings, source: s
         settings = parse(settings)
     if isinstance(settings, FitSettings):
         settings = settings.model_dump()
-    chosen = laws.settings_for(settings)
-    law = laws.law_for(chosen)
-    table = runs_table.checked(frame, [*law.needs, law.target], chosen.missing, source)
-    fit = regress(law, near_best(table, chosen.within_percent, law.target), chosen)
-    test = judge.back_test(law, table, chosen) if chosen.back_test else None
-    return records.finite(_content(fit, test, chosen))
+    if settings["law"] == "auto":
+        return choice.fitted(frame, settings, source)
+    family, chosen = families.known(settings)
+    head = {"schema": SCHEMA, "law": chosen.law, "settings": chosen.model_dump(mode="json")}
+    if family.optima is not None:
+        found = family.optima(_optima_table(frame, chosen, source), chosen)
+        return records.finite(head | optimum_fit.content(found, chosen))
+    table = runs_table.checked(frame, family.method(chosen).columns, chosen.missing, source)
+    return records.finite(
+        head | _content(family, table, chosen) | counting.content(frame, family, chosen, source)
+    )
 
 
-def _content(fit: Regression, back_test: dict | None, settings: FitSettings) -> dict:
+def _optima_table(frame: pd.DataFrame, settings: FitSettings, source: str) -> Table:
+    needs = ["params", "tokens", "flops"]
+    if getattr(settings, "rows", "runs") == "runs" or "loss" in frame.columns:
+        needs.append("loss")
+    return runs_table.checked(frame, needs, settings.missing, source)
+
+
+def _content(family, table: Table, settings: FitSettings) -> dict:
+    method = family.method(settings)
+    rows = near_best(family.reduce(table, settings), settings.within_percent, method.last.target)
+    fits = method.fit(rows, settings)
+    status, why = status_of(fits)
+    parameters, derived = {}, {}
+    for fit in fits:
+        parameters |= fitted_parameters.parameters(fit, settings.level)
+        derived |= fitted_parameters.derived(fit, settings.level)
+    last = fits[-1]
     return {
-        "schema": SCHEMA,
-        "law": fit.law.name,
-        "formula": fit.law.formula,
-        "paper": fit.law.paper,
-        "settings": settings.model_dump(mode="json"),
-        "status": fit.status,
-        "why": fit.why,
-        "parameters": fitted_parameters.parameters(fit, settings.level),
-        "derived": fitted_parameters.derived(fit, settings.level),
-        "objective": fit.objective,
-        "points_used": fitted_parameters.points(fit),
-        "points_left_out": fit.table.left_out,
-        "back_test": back_test,
-        "predict": intervals.kept(fit),
+        "formula": "; ".join(fit.law.formula for fit in fits),
+        "paper": last.law.paper,
+        "status": status,
+        "why": why,
+        "parameters": parameters,
+        "derived": derived,
+        "objective": last.objective,
+        "points_used": fitted_parameters.points(last),
+        "points_left_out": last.table.left_out,
+        "seed_noise": last.noise.seed if last.noise else None,
+        "allocation": allocation.content(fits[0], settings),
+        "back_test": judge.back_test(method, table, settings, family.reduce)
+        if settings.back_test else None,
+        "predict": method.kept(fits),
     }

@@ -9,7 +9,7 @@ a law and a selection of runs, and to widen its intervals until they hold (confo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,11 +19,18 @@ from llama_bench.derive.methods import status_of
 from llama_bench.derive.runs_table import Table
 from llama_bench.derive.selection import excess, near_best
 
+Reduce = Callable[[Table, FitSettings], Table]
+
 CUTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 FOLD_DRAWS, FOLD_STARTS = 200, 48
 # An interval is widened where so few hidden runs inside it would be this improbable by chance.
 CHANCE = 0.1
+
+
+def same(table: Table, settings: FitSettings) -> Table:
+    """A law of all rows."""
+    return table
 
 
 def folds(table: Table, cuts: Sequence[float] = CUTS) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -43,31 +50,40 @@ def folds(table: Table, cuts: Sequence[float] = CUTS) -> list[tuple[np.ndarray, 
             for low, high in zip(edges, ends, strict=True)]
 
 
-def back_test(method, table: Table, settings: FitSettings, levels=LEVELS) -> dict:
+def back_test(
+    method, table: Table, settings: FitSettings, reduce: Reduce = same, levels=LEVELS
+) -> dict:
     """How `method`, fitted to ever larger parts of `table`, predicted the next part.
 
-    method: a Single or a Chain (methods.py). Returns the `back_test` of a fit file, whose keys
+    method: a Single or a Chain (methods.py). reduce(table, settings): the rows that the law is of,
+    where these are not all; it is tested on those rows only. The parts are the same whatever the
+    law, so that laws can be compared. Returns the `back_test` of a fit file, whose keys
     docs/laws.md explains. Percentages are of the target.
     """
     brief = settings.model_copy(update={
         "draws": min(settings.draws, FOLD_DRAWS), "starts": min(settings.starts, FOLD_STARTS)})
-    law = method.last
+    target = method.last.target
+    best = excess(table) <= 0 if "loss" in table and "flops" in table else np.zeros(len(table), bool)
+    rows = {int(row): place for place, row in enumerate(table.rows)}
+    meant = np.isin(table.rows, reduce(table, settings).rows)
     shown, hidden = [], []
     for fitted, ahead in folds(table):
-        train = near_best(table.keep(fitted, "hidden"), settings.within_percent, law.target)
-        test = table.keep(ahead, "not ahead")
-        fits = method.fit(train, brief)
+        train = near_best(reduce(table.keep(fitted, "hidden"), brief), settings.within_percent,
+                          target)
+        test = table.keep(ahead & meant, "not ahead")
+        fits = method.fit(train, brief) if len(train) and len(test) else []
         entry = {"rows_fitted": len(train), "rows_hidden": len(test),
                  "largest_flops_fitted": float(train["flops"].max()) if len(train) else None,
-                 "status": status_of(fits)[0], "mean_error_percent": None}
-        kept = method.kept(fits)
+                 "status": status_of(fits)[0] if fits else "too-few-points",
+                 "mean_error_percent": None}
+        kept = method.kept(fits) if fits else None
         if kept is not None:
             found = method.forecast(kept, test.columns, levels)
-            error = 100 * (found.point / test[law.target] - 1)
+            error = 100 * (found.point / test[target] - 1)
             if np.isfinite(error).all():
                 entry["mean_error_percent"] = float(np.mean(np.abs(error)))
-                near = excess(test, law.target) if law.target == "loss" else np.zeros(len(test))
-                hidden.append((error, _scores(law, found, test), near))
+                at = [rows[int(row)] for row in test.rows]
+                hidden.append((error, _scores(method.last, found, test), best[at]))
         shown.append(entry)
     return {"folds": shown, **_verdict(hidden, levels)}
 
@@ -89,9 +105,9 @@ def _scores(law: Law, found, test: Table) -> dict[float, np.ndarray]:
 def _verdict(hidden: list, levels) -> dict:
     if not hidden:
         return {"rows_hidden": 0, "mean_error_percent": None, "mean_bias_percent": None,
-                "near_best_error_percent": None, "levels": []}
+                "best_runs_error_percent": None, "levels": []}
     error = np.concatenate([h[0] for h in hidden])
-    near = np.concatenate([h[2] for h in hidden]) <= 0.02
+    best = np.concatenate([h[2] for h in hidden])
     rows = []
     for level in levels:
         scores = [h[1][level] for h in hidden]
@@ -105,7 +121,7 @@ def _verdict(hidden: list, levels) -> dict:
         "rows_hidden": len(error),
         "mean_error_percent": float(np.mean(np.abs(error))),
         "mean_bias_percent": float(np.mean(error)),
-        "near_best_error_percent": float(np.mean(np.abs(error[near]))) if near.any() else None,
+        "best_runs_error_percent": float(np.mean(np.abs(error[best]))) if best.any() else None,
         "levels": rows,
     }
 

@@ -16,10 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from llama_bench import records
-from llama_bench.derive import laws, runs_table
-from llama_bench.derive.fit import SCHEMA
-from llama_bench.derive.intervals import forecast
+from llama_bench.derive import families, optimum_fit, runs_table
+from llama_bench.derive.fit import SCHEMA, write
+from llama_bench.derive.methods import Single
 from llama_bench.fields import UserError
 
 LEVELS = (0.5, 0.8, 0.95)
@@ -31,10 +30,7 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
         raise UserError(f"predict: one table of points is needed, {len(inputs)} given")
     fit = read_fit(Path(spec))
     table = predict_table(fit, runs_table.read(inputs[0]), source=str(inputs[0]))
-    try:
-        records.write_text(output, table.to_csv(index=False))
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror})") from None
+    write(output, table.to_csv(index=False))
 
 
 def read_fit(path: Path) -> dict:
@@ -58,35 +54,49 @@ def predict_table(
     Columns added: point, then low_<percent>, high_<percent>, covered_<percent> for each of
     `levels`, and status. point is NaN, and the interval endless, where the fit determines nothing.
     """
-    law = laws.law_for(laws.settings_for(fit["settings"]))
-    table = runs_table.checked(points, law.needs, "error", source, single=False)
+    family, settings = families.known(fit["settings"])
     result = points.reset_index(drop=True).copy()
-    if fit["predict"] is None:
-        nothing = np.full(len(result), np.nan)
-        found = {"point": nothing} | {
-            f"{end}_{_percent(level)}": nothing
-            for level in levels for end in ("low", "high", "covered")
-        }
+    levels = sorted(levels)
+    if family.optima is not None:
+        table = runs_table.checked(points, ["flops"], "error", source, single=False)
+        found = _nothing(len(result), levels)
+        if fit["predict"] is not None:
+            found = optimum_fit.columns(fit, table, levels, lambda test: _tested(test, levels))
     else:
-        found = _columns(fit, law, table, levels)
+        method = family.method(settings)
+        needs = method.columns[:-1] if isinstance(method, Single) else method.first.needs
+        table = runs_table.checked(points, needs, "error", source, single=False)
+        found = _nothing(len(result), levels)
+        if fit["predict"] is not None:
+            found = _columns(fit, method, table, levels)
     for name, values in found.items():
         result[name] = values
     result["status"] = fit["status"]
     return result
 
 
-def _columns(fit: dict, law, table, levels) -> dict:
-    widening, covered = {}, {}
-    for entry in (fit.get("back_test") or {}).get("levels", []):
-        widening[entry["level"]] = entry["widening"]
-        covered[entry["level"]] = entry["covered"]
-    made = forecast(law, fit["predict"], table.columns, levels, widening)
+def _nothing(rows: int, levels) -> dict:
+    nothing = np.full(rows, np.nan)
+    return {"point": nothing} | {
+        f"{end}_{_percent(level)}": nothing for level in levels for end in ("low", "high", "covered")
+    }
+
+
+def _tested(back_test: dict | None, levels) -> tuple[dict, dict]:
+    """level -> covered share, for the levels that were tested; tested level -> widening."""
+    entries = (back_test or {}).get("levels", [])
+    shares = {e["level"]: e["covered"] for e in entries if e["level"] in levels}
+    return shares, {e["level"]: e["widening"] for e in entries}
+
+
+def _columns(fit: dict, method, table, levels) -> dict:
+    shares, widening = _tested(fit.get("back_test"), levels)
+    made = method.forecast(fit["predict"], table.columns, levels, widening)
     columns = {"point": made.point}
     for level in levels:
         percent = _percent(level)
         columns[f"low_{percent}"], columns[f"high_{percent}"] = made.intervals[level]
-        share = covered.get(level)
-        columns[f"covered_{percent}"] = np.nan if share is None else share
+        columns[f"covered_{percent}"] = shares.get(level, np.nan)
     return columns
 
 

@@ -131,7 +131,8 @@ def _draw(fit: Regression, basins, target, weight, settings) -> np.ndarray:
     """Bootstrap draws (B, P): every draw from each basin found, the best kept."""
     random = np.random.default_rng(settings.seed)
     if _by_cases(fit, settings):
-        times = bootstrap.case_weights(fit.noise.strata, settings.draws, random)
+        groups = bootstrap.strata(fit.table, bootstrap.SMALLEST_CASE_STRATUM)
+        times = bootstrap.case_weights(groups, settings.draws, random)
         targets, weights = target, times * weight
     else:
         fitted = target - fit.residuals

@@ -8,6 +8,7 @@ numbered from 1, the first row under the header, and keep their number whatever 
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -56,18 +57,15 @@ class Table:
 def read(path: Path) -> pd.DataFrame:
     """A CSV (comma, semicolon or tab) or Parquet file. Raises UserError where it cannot be read."""
     path = Path(path)
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise UserError(f"{path}: there is no such file")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             frame = pd.read_parquet(path)
         else:
-            with path.open(encoding="utf-8-sig") as lines:
-                header = lines.readline()
-            mark = max(",;\t", key=header.count)
-            frame = pd.read_csv(
-                path, sep=mark, encoding="utf-8-sig", skipinitialspace=True, index_col=False
-            )
+            text = path.read_text(encoding="utf-8-sig")
+            mark = max(",;\t", key=text.partition("\n")[0].count)
+            frame = pd.read_csv(io.StringIO(text), sep=mark, skipinitialspace=True, index_col=False)
     except pd.errors.EmptyDataError:
         raise UserError(f"{path}: the file is empty; a header and rows are needed") from None
     except (ValueError, OSError) as error:

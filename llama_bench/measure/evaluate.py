@@ -33,6 +33,9 @@ from llama_bench.measure.memory import is_out_of_memory
 from llama_bench.records import Refusal
 from llama_bench.specs import EvaluateSpec
 
+# Python's own, requests' and httpx's: by name, for which of them is there is the Hub's affair
+_OUT_OF_REACH = {"ConnectionError", "TimeoutError", "TransportError"}
+
 _PARTS = ("results", "configs", "versions", "n-shot", "higher_is_better", "n-samples")
 
 
@@ -113,8 +116,7 @@ def _tokenizer(named: Path | str, revision: str | None) -> PreTrainedTokenizerBa
 def _of_the_network(error: BaseException | None) -> bool:
     """Whether an exception, or one that it came from, says that something was out of reach."""
     while error is not None:
-        library = type(error).__module__.partition(".")[0]
-        if isinstance(error, (ConnectionError, TimeoutError)) or library in ("httpx", "requests"):
+        if _OUT_OF_REACH & {kind.__name__ for kind in type(error).__mro__}:
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -14,7 +14,7 @@ from llama_bench import records
 from llama_bench.measure import evaluate, model, tasks
 from llama_bench.records import Record, Refusal
 from llama_bench.specs import EvaluateSpec, Pretrained, TasksSpec
-from llama_bench.study import HELD_OUT_TASKS
+from llama_bench.sections import HELD_OUT_TASKS
 
 
 class Silent:
