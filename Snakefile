@@ -1,7 +1,7 @@
 # A table of contents: load the study, include the rules, ask for the report.
 import sys
 
-from llama_bench.study import TABLES, UserError, load
+from llama_bench.study import UserError, load
 
 try:
     study = load(config)
@@ -12,6 +12,7 @@ except UserError as error:
 
 wildcard_constraints:
     run=r"[A-Za-z0-9._+-]+",
+    forecast=r"[A-Za-z0-9._+-]+",
     law=r"[a-z_]+",
 
 
@@ -33,6 +34,7 @@ include: "workflow/rules/tasks.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/probe.smk"
+include: "workflow/rules/forecast.smk"
 include: "workflow/rules/collect.smk"
 include: "workflow/rules/fit.smk"
 include: "workflow/rules/plot.smk"

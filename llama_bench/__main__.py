@@ -9,7 +9,7 @@ from pathlib import Path
 from llama_bench.fields import UserError, unknown
 
 MEASURE = ("prepare", "tasks", "train", "evaluate", "probe")
-DERIVE = ("collect", "fit", "predict", "plot", "report")
+DERIVE = ("forecast", "collect", "fit", "predict", "plot", "report")
 USAGE = f"""usage: python -m llama_bench VERB SPEC OUTPUT [INPUT ...]
 
   measure: {", ".join(MEASURE)}

@@ -20,6 +20,7 @@ from llama_bench.sections import (
     Data,
     Evaluate,
     Fit,
+    HoldOut,
     Models,
     Probe,
     Train,
@@ -37,6 +38,7 @@ class Config(Base):
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     probe: Probe = Probe()
+    hold_out: HoldOut = HoldOut()
     fit: Fit = Fit()
 
     @field_validator("study")
@@ -51,6 +53,7 @@ class Config(Base):
         self._check_corpus()
         self._check_tasks()
         self._check_laws()
+        self._check_hold_out()
         return self
 
     def _check_corpus(self):
@@ -96,6 +99,20 @@ class Config(Base):
                     f"{need[2]} budgets; this study has {have[0]} of {have[1]} and {have[2]}. "
                     "Add sizes or budgets, or leave the law out"
                 )
+
+    def _check_hold_out(self):
+        labels = [model.label for model in self.models.train]
+        for name in self.hold_out.models:
+            if name not in labels:
+                raise ValueError(f"hold_out.models: {unknown(name, labels, 'model')}")
+        for budget in self.hold_out.budgets:
+            if budget not in self.train.budgets:
+                known = [str(budget) for budget in self.train.budgets]
+                raise ValueError(f"hold_out.budgets: {unknown(budget, known, 'budget')}")
+        kept = set(labels) - set(self.hold_out.models)
+        budgets = set(self.train.budgets) - set(self.hold_out.budgets)
+        if labels and not (kept and budgets):
+            raise ValueError("hold_out: holds out every run; leave some to forecast from")
 
     @property
     def laws(self) -> list[str]:

@@ -243,6 +243,14 @@ class Probe(Base):
         return values
 
 
+class HoldOut(Base):
+    """Trainings whose loss is forecast, in writing, before they may start: of these models (by
+    name) and at these budgets. Left empty, nothing is forecast."""
+
+    models: list[Name] = []
+    budgets: list[Count] = []
+
+
 class Fit(Base):
     """Laws to fit; left out, those that the study has enough runs for."""
 

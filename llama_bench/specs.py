@@ -224,6 +224,30 @@ class ProbeSpec(Spec):
         )
 
 
+class ForecastPoint(Base):
+    """One training that is held out: where on the law it lies."""
+
+    run: str
+    model: str
+    params: Count
+    tokens: Count
+    flops: Real
+
+
+class ForecastSpec(Spec):
+    """The losses of `points`, foretold from the trainings `runs` by the law that the back-test
+    chooses. It is derived, but written once, before the runs that it is about."""
+
+    verb: ClassVar[str] = "forecast"
+    law: str = "auto"
+    runs: tuple[str, ...]
+    points: tuple[ForecastPoint, ...]
+
+    @property
+    def slug(self) -> str:
+        return "-".join(dict.fromkeys(point.model for point in self.points))[:60]
+
+
 def _model_slug(train: str | None, pretrained: Pretrained | None) -> str:
     """The training's slug without its digest, or the pretrained model's."""
     return train.rpartition("-")[0] if train else pretrained.slug

@@ -19,23 +19,20 @@ from llama_bench.config import PARTIAL, Config
 from llama_bench.fields import UserError
 from llama_bench.recipe import peak_rate
 from llama_bench.sections import HELD_OUT_TASKS, Suite, Trained
-from llama_bench.specs import EvaluateSpec, PrepareSpec, ProbeSpec, Spec, TasksSpec, TrainSpec
+from llama_bench.specs import (
+    EvaluateSpec,
+    ForecastPoint,
+    ForecastSpec,
+    PrepareSpec,
+    ProbeSpec,
+    Spec,
+    TasksSpec,
+    TrainSpec,
+)
 
 __all__ = ["Run", "Study", "UserError", "load"]
 
 STUDIES = "results/studies"
-TABLES = (
-    "runs",
-    "trainings",
-    "ladder",
-    "curves",
-    "scores",
-    "speeds",
-    "memory",
-    "samples",
-    "data",
-    "tasks",
-)
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,8 @@ class Run:
     """One run of the study: its spec, what it rests on, and what the study calls it."""
 
     spec: Spec
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()  # what the command is given
+    after: tuple[str, ...] = ()  # what must be there before it starts
     labels: dict[str, Any] = field(default_factory=dict)
     threads: int = 1
     cost: float = 0.0  # rough work, in parameters x tokens: dear runs start first
@@ -65,7 +63,8 @@ class Study:
     @cached_property
     def runs(self) -> dict[str, Run]:
         """Every run that the study asks for, by the path of its record."""
-        listed = [self._prepare, *self._tasks, *self._trainings]
+        listed = [*self._tasks, *self._trainings]
+        listed = [self._prepare, *listed] if listed else []
         listed += [*self._evaluations, *self._probes]
         if self.config.probe.device == "cuda" and sources.device() != "cuda":
             for run in self._probes:
@@ -101,23 +100,60 @@ class Study:
     @cached_property
     def _trainings(self) -> list[Run]:
         """For each size and seed one trunk; a branch goes on from the one before it."""
+        after = (self.forecast_path,) if self.forecast_path else ()
         listed = []
         for model in self.config.models.train:
             for seed in self.config.train.seeds:
-                before: tuple[str, ...] = ()
+                trunk: dict[bool, tuple[str, ...]] = {True: (), False: ()}
                 for budget in self.config.train.budgets:
-                    spec = self._train_spec(model, seed, budget)
-                    labels = {"model": model.label, "seed": seed, "budget": budget}
+                    held_out = self._is_held_out(model, budget)
                     run = Run(
-                        spec,
-                        (self._prepare.path, *before),
-                        labels,
-                        self.config.train.threads,
+                        self._train_spec(model, seed, budget),
+                        (self._prepare.path, *trunk[held_out]),
+                        after=after if held_out else (),
+                        labels={"model": model.label, "seed": seed, "budget": budget},
+                        threads=self.config.train.threads,
                         cost=float(model.shape.size) * max(self.config.train.budgets),
                     )
                     listed.append(run)
-                    before = (run.path,)
+                    # what is forecast from must not wait for what is forecast
+                    trunk[True] = (run.path,)
+                    trunk[False] = trunk[False] if held_out else (run.path,)
         return listed
+
+    def _is_held_out(self, model: Trained, budget: int) -> bool:
+        asked = self.config.hold_out
+        return model.label in asked.models or budget in asked.budgets
+
+    @cached_property
+    def forecast_spec(self) -> ForecastSpec | None:
+        """What is forecast from what; None where nothing is held out."""
+        used, points = [], []
+        for model in self.config.models.train:
+            for seed in self.config.train.seeds:
+                for budget in self.config.train.budgets:
+                    spec = self._train_spec(model, seed, budget)
+                    if not self._is_held_out(model, budget):
+                        used.append(spec.id)
+                        continue
+                    vocab_size = self.config.data.vocab_size
+                    per_token = model.shape.flops_per_token(vocab_size, spec.context)
+                    tokens = spec.steps * spec.batch_tokens
+                    points.append(
+                        ForecastPoint(
+                            run=spec.id,
+                            model=model.label,
+                            params=model.shape.size,
+                            tokens=tokens,
+                            flops=float(per_token) * tokens,
+                        )
+                    )
+        return ForecastSpec(runs=tuple(used), points=tuple(points)) if points else None
+
+    @property
+    def forecast_path(self) -> str | None:
+        spec = self.forecast_spec
+        return f"{self.folder}/forecasts/{spec.id}.json" if spec else None
 
     def _train_spec(self, model: Trained, seed: int, budget: int) -> TrainSpec:
         recipe = self.config.train
@@ -138,11 +174,13 @@ class Study:
             for training in self._trainings:
                 spec = self._evaluate_spec(suite, train=training.spec.id)
                 inputs = (training.path, *self._task_inputs(suite))
-                listed.append(Run(spec, inputs, {**training.labels, "suite": name}))
+                labels = {**training.labels, "suite": name}
+                listed.append(Run(spec, inputs, labels=labels))
             for model in self.config.models.pretrained:
                 spec = self._evaluate_spec(suite, pretrained=model.reference)
                 inputs = (*model.inputs, *self._task_inputs(suite))
-                listed.append(Run(spec, inputs, {"model": model.label, "suite": name}))
+                labels = {"model": model.label, "suite": name}
+                listed.append(Run(spec, inputs, labels=labels))
         return listed
 
     def _evaluate_spec(self, suite: Suite, **model) -> EvaluateSpec:
@@ -182,7 +220,7 @@ class Study:
             Run(
                 ProbeSpec(pretrained=model.reference, **shared),
                 model.inputs,
-                {"model": model.label},
+                labels={"model": model.label},
             )
             for model in self.config.models.pretrained
         ]
@@ -196,7 +234,8 @@ class Study:
 
     def records(self, folder: str) -> list[str]:
         """What `collect` waits for: every record; for the partial report those that are there."""
-        return [run.path for run in self._reported(folder)]
+        forecast = [] if folder.endswith(PARTIAL) else [self.forecast_path]
+        return [run.path for run in self._reported(folder)] + [path for path in forecast if path]
 
     def collect_spec(self, folder: str) -> str:
         """The listing of all runs is too long for a command; the configuration makes it again."""
@@ -213,7 +252,16 @@ class Study:
             {"id": run.spec.id, "verb": run.spec.verb, "path": run.path, "labels": run.labels}
             for run in self.runs.values()
         ]
-        return {"study": folder, "runs": runs, "config": self.as_written()}
+        return {
+            "study": folder,
+            "runs": runs,
+            "config": self.as_written(),
+            "forecasts": sorted(str(path) for path in Path(self.folder).glob("forecasts/*.json")),
+        }
+
+    def forecast_from(self) -> list[str]:
+        """The records that the forecast rests on."""
+        return [f"results/runs/train/{run}/record.json" for run in self.forecast_spec.runs]
 
     def _reported(self, folder: str) -> list[Run]:
         listed = list(self.runs.values())

@@ -57,7 +57,8 @@ def choose(
 
     The winner's settings are ready for fit_table; None where no candidate could be tested (too few
     runs for a fit and a larger run to hide). In the table, best candidate first, are law,
-    settings, within_percent, rows_hidden, statuses of the folds, errors and covered shares.
+    settings, within_percent, rows_hidden, folds, errors, covered shares and `score`: the error
+    over the folds that all candidates forecast.
     """
     rows = []
     for law in laws:
@@ -66,17 +67,36 @@ def choose(
             family, settings = families.known(content | {"within_percent": within})
             rows.append(_tested(frame, family, settings, source))
     key = "mean_error_percent" if on == "all" else "best_runs_error_percent"
-    most = max((row["rows_hidden"] for row in rows), default=0)
     winner = None
-    for row in rows:
-        # Fewer rows forecast than others did is a smaller test, not a better law.
-        comparable = row[key] is not None and (on == "best" or row["rows_hidden"] == most)
-        if comparable and (winner is None or row[key] < (1 - MARGIN) * winner[key]):
+    for row, score in zip(rows, _scores(rows, key), strict=True):
+        row["score"] = score
+        if score is not None and (winner is None or score < (1 - MARGIN) * winner["score"]):
             winner = row
     for row in rows:
         row["chosen"] = row is winner
-    rows.sort(key=lambda row: (not row["chosen"], row[key] is None, row[key] or 0.0))
+    rows.sort(key=lambda row: (not row["chosen"], row["score"] is None, row["score"] or 0.0))
     return rows, winner["settings"] if winner else None
+
+
+def _scores(rows: list[dict], key: str) -> list[float | None]:
+    """The error of each candidate over the folds that all of them forecast.
+
+    A law of few parameters can be fitted to the first folds already, one of many cannot: compared
+    over all their folds, each would sit another test. A candidate without the last fold, or with
+    less than half of the folds that another has, is out.
+    """
+    able = [{i for i, fold in enumerate(row["folds"]) if fold[key] is not None} for row in rows]
+    most = max((len(folds) for folds in able), default=0)
+    last = max((max(folds) for folds in able if folds), default=-1)
+    within = [bool(folds) and last in folds and 2 * len(folds) >= most for folds in able]
+    shared = set.intersection(*(f for f, fit in zip(able, within, strict=True) if fit)) if any(
+        within) else set()
+    scores: list[float | None] = []
+    for row, fit in zip(rows, within, strict=True):
+        folds = [row["folds"][i] for i in sorted(shared)]
+        # A law of the best runs alone is asked about fewer rows; folds count alike for all.
+        scores.append(sum(f[key] for f in folds) / len(folds) if fit and folds else None)
+    return scores
 
 
 def _tested(frame, family, settings: FitSettings, source: str) -> dict:
@@ -87,7 +107,7 @@ def _tested(frame, family, settings: FitSettings, source: str) -> dict:
         "law": settings.law,
         "within_percent": settings.within_percent,
         "settings": settings.model_dump(mode="json"),
-        "folds": [fold["status"] for fold in test["folds"]],
+        "folds": test["folds"],
         **{key: test[key] for key in ("rows_hidden", "mean_error_percent", "mean_bias_percent",
                                       "best_runs_error_percent")},
         "levels": test["levels"],

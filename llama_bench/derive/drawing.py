@@ -149,6 +149,8 @@ def scale(axis, kind: str) -> None:
         low, high = axis.get_view_interval()
         axis.set_major_locator(_locator(low, high))
         axis.set_minor_locator(ticker.NullLocator())
+    else:
+        axis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axis.set_major_formatter(ticker.FuncFormatter(_tick))
 
 

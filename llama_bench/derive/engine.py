@@ -125,7 +125,7 @@ class _Descent:
             theta[kept] = (at + step)[better]
             cost[kept], gradient[kept] = reached[better], slope[better]
             hessian[kept] = bend[better]
-            quality = np.where(better, gain / np.maximum(foreseen, 1e-300), 0.0)
+            quality = np.where(better, np.minimum(gain, 1e9) / np.maximum(foreseen, 1e-290), 0.0)
             damping[active] *= np.where(quality > 0.5, 1 / 6, np.where(quality > 0.1, 1.0, 5.0))
             small = np.abs(gain) <= tolerance * cost[active]
             calm[active] = np.where(small, calm[active] + 1, 0)

@@ -3,8 +3,8 @@
 Every figure is a mean slope over the range that was measured, never beyond it: least squares of
 the loss (or of the log of a speed) on the decimal log of the size, each group of runs (one budget,
 or one size) with its own level. The interval is that regression's 95 % t interval, so it carries
-noise and the bend of the curve alike; where no degree of freedom is left there is none, and that
-is said. A decade is spoken of only where a decade was measured.
+noise and the bend of the curve alike; where too few runs are left for one, that is said. A decade
+is spoken of only where a decade was measured.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from llama_bench.derive import show
 from llama_bench.derive.key_table import cell_name, one_reader
 
 _INTERVAL = "95 % interval "
+# with one degree of freedom Student's t is 12.7: such an interval says nothing
+LEAST_FREEDOM = 2
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def slope(x, y, groups) -> Slope | None:
     per_decade = float(dx @ dy) / spread
     freedom = len(x) - len(levels) - 1
     half_width = None
-    if freedom > 0:
+    if freedom >= LEAST_FREEDOM:
         variance = float(np.sum((dy - per_decade * dx) ** 2)) / freedom
         half_width = float(stdtrit(freedom, 0.975)) * math.sqrt(variance / spread)
     low, high = float(x.min()), float(x.max())

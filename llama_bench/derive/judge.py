@@ -75,15 +75,17 @@ def back_test(
         entry = {"rows_fitted": len(train), "rows_hidden": len(test),
                  "largest_flops_fitted": float(train["flops"].max()) if len(train) else None,
                  "status": status_of(fits)[0] if fits else "too-few-points",
-                 "mean_error_percent": None}
+                 "mean_error_percent": None, "best_runs_error_percent": None}
         kept = method.kept(fits) if fits else None
         if kept is not None:
             found = method.forecast(kept, test.columns, levels)
             error = 100 * (found.point / test[target] - 1)
             if np.isfinite(error).all():
                 entry["mean_error_percent"] = float(np.mean(np.abs(error)))
-                at = [rows[int(row)] for row in test.rows]
-                hidden.append((error, _scores(method.last, found, test), best[at]))
+                mine = best[[rows[int(row)] for row in test.rows]]
+                if mine.any():
+                    entry["best_runs_error_percent"] = float(np.mean(np.abs(error[mine])))
+                hidden.append((error, _scores(method.last, found, test), mine))
         shown.append(entry)
     return {"folds": shown, **_verdict(hidden, levels)}
 

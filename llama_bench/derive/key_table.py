@@ -10,7 +10,10 @@ MOST_SCORES = 8  # columns; every score stands in the table of scores
 _UNITS = {"bits_per_byte": "test files"}
 
 
-def key_table(tables) -> tuple[list[dict[str, str]], list[list[str]]]:
+Cell = tuple[str, str]  # a number, and what stands small under it
+
+
+def key_table(tables) -> tuple[list[dict[str, str]], list[list[Cell]]]:
     """(columns, rows) of shown text. A column is {"name", "unit"}; trained models come first.
 
     A trained model is shown at its largest budget that has a result, as the mean over seeds. A
@@ -19,8 +22,7 @@ def key_table(tables) -> tuple[list[dict[str, str]], list[list[str]]]:
     measured = [*_score_columns(tables), *_probe_columns(tables)]
     names = [
         ("Model", ""),
-        ("Parameters", "no embeddings"),
-        ("Parameters", "all"),
+        ("Parameters", "no embeddings; all"),
         ("Tokens", "trained on"),
         ("FLOPs", "training"),
         ("Loss", "nats/token"),
@@ -36,7 +38,7 @@ def key_table(tables) -> tuple[list[dict[str, str]], list[list[str]]]:
     kept = [
         place
         for place in range(len(columns))
-        if place == 0 or any(row[place] != show.NOTHING for row in rows)
+        if place == 0 or any(row[place][0] != show.NOTHING for row in rows)
     ]
     return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
@@ -65,11 +67,11 @@ def size_of(tables, model: str, way: str = "parameters_without_embeddings") -> f
     return None
 
 
-def _named(tables, model: str) -> str:
+def _named(tables, model: str) -> Cell:
     """The model's name, and where none of its runs has a result, what became of them."""
     runs = tables["runs"]
     statuses = list(runs.loc[runs["model"] == model, "status"])
-    return model if "ok" in statuses else f"{model} ({statuses[0]})"
+    return model, "" if "ok" in statuses else statuses[0]
 
 
 def _training(trainings, model: str):
@@ -78,17 +80,22 @@ def _training(trainings, model: str):
     return rows[rows["budget"] == rows["budget"].max()]
 
 
-def _trained(tables, model: str, training) -> list[str]:
+def _trained(tables, model: str, training) -> list[Cell]:
     mean = training[["tokens", "flops_exact", "loss", "bits_per_byte"]].mean()
-    loss, spread = mean["loss"], training["loss"].std()
+    every = size_of(tables, model, "parameters_all")
+    spread = training["loss"].std() if len(training) > 1 else None
     return [
-        show.exact(size_of(tables, model)),
-        show.exact(size_of(tables, model, "parameters_all")),
-        show.exact(mean["tokens"]),
-        show.digits(mean["flops_exact"]),
-        show.digits(loss) if len(training) < 2 else show.plus_minus(loss, spread),
-        show.digits(mean["bits_per_byte"]),
+        (show.exact(size_of(tables, model)), f"{show.exact(every)} all" if every else ""),
+        (show.exact(mean["tokens"]), ""),
+        (show.digits(mean["flops_exact"]), ""),
+        _with_error(mean["loss"], spread),
+        (show.digits(mean["bits_per_byte"]), ""),
     ]
+
+
+def _with_error(value, error) -> Cell:
+    shown, sign, error = show.plus_minus(value, error).partition(" ± ")
+    return shown, f"±{error}" if sign else ""
 
 
 def _score_columns(tables) -> list[tuple[dict[str, str], Any]]:
@@ -104,13 +111,13 @@ def _score_columns(tables) -> list[tuple[dict[str, str], Any]]:
 
 
 def _score_of(rows):
-    def value(model: str, training) -> str:
+    def value(model: str, training) -> Cell:
         mine = rows[rows["model"] == model]
         if len(training):
             mine = mine[mine["budget"] == training["budget"].iloc[0]]
         if not len(mine):
-            return show.NOTHING
-        return show.plus_minus(mine["value"].mean(), scores.WIDTH * mine["standard_error"].mean())
+            return show.NOTHING, ""
+        return _with_error(mine["value"].mean(), scores.WIDTH * mine["standard_error"].mean())
 
     return value
 
@@ -132,12 +139,12 @@ def cell_name(table) -> str:
 def _probe_columns(tables) -> list[tuple[dict[str, str], Any]]:
     speeds, memory = one_reader(tables["speeds"]), one_reader(tables["memory"])
 
-    def speed(model: str, _training) -> str:
-        return show.digits(speeds.loc[speeds["model"] == model, "tokens_per_second"].median())
+    def speed(model: str, _training) -> Cell:
+        rates = speeds.loc[speeds["model"] == model, "tokens_per_second"]
+        return show.digits(rates.median()), ""
 
-    def peak(model: str, _training) -> str:
-        known = memory.loc[memory["model"] == model, "peak_bytes"].dropna()
-        return show.digits(known.max() / 2**20) if len(known) else show.NOTHING
+    def peak(model: str, _training) -> Cell:
+        return show.digits(memory.loc[memory["model"] == model, "peak_bytes"].max() / 2**20), ""
 
     return [
         ({"name": "Decoding", "unit": "tokens/s"}, speed),

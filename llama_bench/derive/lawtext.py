@@ -20,6 +20,11 @@ _MEANINGS = {
         "b": "the best number of tokens at compute C grows as C to this power",
     }
 }
+_COUNTS = {
+    "params_all": "N with embeddings",
+    "params_in_matrix_products": "N in matrix products, head included",
+    "flops_six_n_d": "C as 6 N D",
+}
 _STATUSES = {
     "converged": "The search settled on a minimum and the runs determine every parameter.",
     "at-bounds": "This fit is no measurement: the best values lie at the edge of what the law "
@@ -52,6 +57,9 @@ def told(fit: dict[str, Any]) -> dict[str, Any]:
         "words": [words, *_in_words(fit)],
         "level": show.percent(level) if level else "",
         "rows": [_row(name, entry, meanings) for name, entry in values.items()],
+        "tested": _tested(fit),
+        "counted_names": [_GREEK.get(name, name) for name in _exponents(fit)],
+        "counting": _counting(fit),
         "used": _used(fit),
     }
 
@@ -116,3 +124,60 @@ def _used(fit: dict[str, Any]) -> str:
     if not show.absent(fit.get("objective")):
         text += f" Sum of robust losses on the log scale: {show.digits(fit['objective'])}."
     return text
+
+
+def _tested(fit: dict[str, Any]) -> list[str]:
+    """What the back-test showed: forecasts of the runs with the most compute from the others."""
+    test = fit.get("back_test")
+    if fit["status"] != "converged" or not test:
+        return []
+    if not test.get("rows_hidden") or show.absent(test.get("mean_error_percent")):
+        return [
+            "A back-test, which hides the runs with the most compute and forecasts them from the "
+            "others, was not possible: the rest does not determine the law."
+        ]
+    text = (
+        f"Back-test: {show.plural(test['rows_hidden'], 'run')} with more compute than those "
+        f"fitted, hidden and then forecast, came out {show.digits(test['mean_error_percent'], 2)}"
+        " % off on average"
+    )
+    held = [
+        f"{show.percent(entry['covered'])} lay in the {show.percent(entry['level'])} interval"
+        for entry in test.get("levels", [])
+        if not show.absent(entry.get("covered"))
+    ]
+    return [text + (f"; {show.listed(held)}." if held else ".")]
+
+
+def _exponents(fit: dict[str, Any]) -> list[str]:
+    """What can be compared between ways of counting: no scale, which changes with the unit."""
+    scales = {"A", "B", "E"}
+    names = [*(fit.get("parameters") or {}), *(fit.get("derived") or {})]
+    return [name for name in names if name not in scales]
+
+
+def _counting(fit: dict[str, Any]) -> list[dict[str, Any]]:
+    """The study's own count first, then each other one that moves something: values and shifts."""
+    names = _exponents(fit)
+    rows = [_counted(other, names) for other in fit.get("counting") or [] if _moves(other)]
+    if not rows or fit["status"] != "converged":
+        return []
+    values = {**fit["parameters"], **(fit.get("derived") or {})}
+    own = [show.digits(values[name]["value"]) for name in names]
+    return [{"counted": "as above", "status": fit["status"], "cells": own}, *rows]
+
+
+def _moves(other: dict[str, Any]) -> bool:
+    shifts = other["shifts"].values()
+    return other["status"] != "converged" or any(abs(shift or 0) > 1e-6 for shift in shifts)
+
+
+def _counted(other: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    cells = []
+    for name in names:
+        value, shift = other["values"].get(name), other["shifts"].get(name)
+        sign = "" if show.absent(shift) else "+" if shift >= 0 else "−"
+        moved = f" ({sign}{show.digits(abs(shift), 2)})" if sign else ""
+        cells.append(f"{show.digits(value)}{moved}")
+    counted = _COUNTS.get(other["column"], f"{other['column']} for {other['instead_of']}")
+    return {"counted": counted, "status": other["status"], "cells": cells}

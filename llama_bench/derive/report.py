@@ -173,7 +173,8 @@ def _samples(content) -> list[dict[str, Any]]:
             if not show.absent(row.text)
         ]
         found.append({"prompt": prompt, "decoding": decoding, "texts": texts})
-    return found
+    prompts = [sample["prompt"] for sample in found]
+    return sorted(found, key=lambda sample: prompts.index(sample["prompt"]))
 
 
 def _visible(text: str) -> str:
@@ -197,8 +198,12 @@ def _failures(failures, runs) -> list[dict[str, str]]:
 def _yaml(config: Any) -> str:
     import yaml
 
+    from llama_bench.config import Config
+
     if not config:
         return ""
+    order = [key for key in Config.model_fields if key in config]
+    config = {key: config[key] for key in dict.fromkeys([*order, *config])}
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 

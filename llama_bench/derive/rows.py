@@ -72,32 +72,24 @@ def _provenance(entry: Entry) -> dict[str, Any]:
 
 
 def _failure(entry: Entry, what: str, status: str, reason: str | None) -> Row:
-    about = {"run": entry.id, "verb": entry.verb, "model": entry.labels.get("model")}
     said = {"what": what, "status": status, "reason": reason, "log": entry.log}
-    return "failures", tables.row("failures", **about, **said)
+    model = entry.labels.get("model")
+    return "failures", tables.row("failures", run=entry.id, verb=entry.verb, model=model, **said)
 
 
 def _prepare(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
-    corpus = entry.record.spec.get("corpus", {})
-    whole = (
-        "near_duplicate_documents",
-        "unreadable_documents",
-        "vocab_size",
-        "bytes_per_token",
-        "corpus_sha256",
-    )
+    counted = ("documents", "bytes", "tokens")
+    whole = tables.picked("data", result, but=counted)
+    whole |= {"run": entry.id, "corpus": entry.record.spec.get("corpus", {}).get("source")}
     for part in result.get("documents", {}):
-        counts = {name: result.get(name, {}).get(part) for name in ("documents", "bytes", "tokens")}
-        values = {name: result.get(name) for name in whole}
-        values |= {"run": entry.id, "corpus": corpus.get("source"), "part": part}
-        yield "data", tables.row("data", **counts, **values)
+        counts = {name: result.get(name, {}).get(part) for name in counted}
+        yield "data", tables.row("data", part=part, **counts, **whole)
 
 
 def _tasks(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
-    names = ("items", "metric", "chance", "higher_is_better", "description")
     for task, facts in result.get("tasks", {}).items():
-        values = {name: facts.get(name) for name in names}
-        yield "tasks", tables.row("tasks", run=entry.id, task=task, **values)
+        values = tables.picked("tasks", facts) | {"run": entry.id, "task": task}
+        yield "tasks", tables.row("tasks", **values)
     for task, reason in result.get("left_out", {}).items():
         yield "tasks", tables.row("tasks", run=entry.id, task=task, left_out=reason)
         yield _failure(entry, task, "left out", reason)
@@ -106,39 +98,18 @@ def _tasks(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
 def _train(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
     spec, ok = entry.record.spec, entry.status == "ok"
     shape = spec.get("model", {})
-    asked = (
-        "context",
-        "batch",
-        "learning_rate",
-        "warmup_tokens",
-        "decay",
-        "decay_share",
-        "weight_decay",
-        "precision",
-    )
-    values = {name: spec.get(name) for name in asked} | dict(shape) | entry.about("budget", "seed")
+    # of the spec neither the tokens asked for (the result has those trained on) nor the shape
+    values = tables.picked("trainings", spec, but=("model", "tokens"))
+    values |= tables.picked("trainings", shape) | entry.about("budget", "seed")
+    values |= {"status": entry.status, "reason": entry.record.reason}
     if ok:
-        found = (
-            "tokens",
-            "steps",
-            "unique_tokens",
-            "trained_tokens",
-            "continued_from",
-            "loss",
-            "bits_per_byte",
-            "train_loss",
-            "tokens_per_second",
-            "peak_bytes",
-            "threads",
-            "device",
-        )
         flops = result.get("flops", {})
-        values |= {name: result.get(name) for name in found}
+        values |= tables.picked("trainings", result)
         values |= {"flops_exact": flops.get("exact"), "flops_six_n_d": flops.get("six_n_d")}
     else:
         values |= {"ended_at_step": result.get("step"), "ended_at_loss": result.get("loss")}
         values.setdefault("parameters_without_embeddings", Shape.model_validate(shape).size)
-    training = tables.row("trainings", status=entry.status, reason=entry.record.reason, **values)
+    training = tables.row("trainings", **values)
     yield "trainings", training
     if ok and training["loss"] is not None:
         yield "ladder", _point(training)
@@ -146,12 +117,13 @@ def _train(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
 
 
 def _point(training: dict[str, Any]) -> dict[str, Any]:
-    same = ("tokens", "loss", "unique_tokens", "budget", "seed", "model", "run")
     return tables.row(
         "ladder",
         params=training["parameters_without_embeddings"],
         flops=training["flops_exact"],
-        **{name: training[name] for name in same},
+        params_all=training["parameters_all"],
+        params_in_matrix_products=training["parameters_in_matrix_products"],
+        **tables.picked("ladder", training),
     )
 
 
@@ -159,22 +131,19 @@ def _curve(entry: Entry) -> Iterator[Row]:
     path = entry.folder / "curve.csv"
     if not path.exists():
         return
-    about = entry.about("budget", "seed")
-    kept = {name: value for name, value in about.items() if name in tables.COLUMNS["curves"]}
+    about = tables.picked("curves", entry.about("budget", "seed"))
     with open(path, encoding="utf-8", newline="") as file:
         for line, point in enumerate(csv.DictReader(file), start=2):
             try:
-                point["tokens"], point["train_loss"]
-                values = {name: _number(point.get(name) or "") for name in _CURVE}
-                yield "curves", tables.row("curves", **kept, **values)
-            except (KeyError, TypeError, ValueError) as error:
+                found = {name: _number(text) for name, text in point.items()}
+                if found["tokens"] is None:
+                    raise ValueError("tokens are missing")
+                yield "curves", tables.row("curves", **tables.picked("curves", found), **about)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise UserError(
                     f"{path}: line {line} is no point of a loss curve ({error}); "
                     "delete the run's folder to make it again"
                 ) from None
-
-
-_CURVE = ("tokens", "train_loss", "validation_loss", "learning_rate", "seconds")
 
 
 def _number(text: str) -> float | None:
@@ -185,58 +154,31 @@ def _number(text: str) -> float | None:
 def _evaluate(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
     about = entry.about("budget", "seed")
     for score in result.get("scores", []):
-        values = {**about, "suite": entry.labels.get("suite")}
-        values |= {name: score.get(name) for name in _SCORE}
-        yield "scores", tables.row("scores", **values)
+        values = tables.picked("scores", score) | about
+        yield "scores", tables.row("scores", suite=entry.labels.get("suite"), **values)
     for failed in result.get("failed", []):
         yield _failure(entry, failed["task"], "failed", failed.get("reason"))
     for sample in result.get("samples", []):
-        said = {name: sample.get(name) for name in ("prompt", "text", "decoding")}
-        yield "samples", tables.row("samples", **about, **said, sample_seed=sample.get("seed"))
-
-
-_SCORE = (
-    "task",
-    "metric",
-    "filter",
-    "value",
-    "standard_error",
-    "chance",
-    "higher_is_better",
-    "items",
-    "version",
-    "shots",
-)
+        # a sample's own seed is that of its drawing; `seed` is the training's
+        values = tables.picked("samples", sample) | about
+        yield "samples", tables.row("samples", sample_seed=sample.get("seed"), **values)
 
 
 def _probe(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
     device = result.get("device") or {}
     about = entry.about() | {"device": device.get("name") or device.get("kind")}
-    memory = {name: result.get(name) for name in ("weight_bytes", "baseline_bytes")}
+    weights = {name: result.get(name) for name in ("weight_bytes", "baseline_bytes")}
     for cell in result.get("cells", []):
-        place = {name: cell.get(name) for name in ("phase", "batch", "context")}
-        found = {
-            name: cell.get(name)
-            for name in (
-                "status",
-                "reason",
-                "peak_bytes",
-                "kv_bytes",
-                "warmup_repeats",
-                "warmup_variation",
-                "load",
-            )
-        }
-        yield "memory", tables.row("memory", **about, **place, **memory, **found)
+        yield "memory", tables.row("memory", **tables.picked("memory", cell), **weights, **about)
         if cell.get("status", "ok") != "ok":
-            what = "{phase}, batch {batch}, context {context}".format(**place)
+            what = "{phase}, batch {batch}, context {context}".format(**cell)
             yield _failure(entry, what, cell["status"], cell.get("reason"))
+        place = {name: cell[name] for name in ("phase", "batch", "context", "tokens")}
         for repeat, seconds in enumerate(cell.get("seconds") or []):
-            tokens = cell.get("tokens")
-            speed = tokens / seconds if tokens and seconds else None
-            values = {"repeat": repeat, "tokens": tokens, "seconds": seconds}
-            values |= {"tokens_per_second": speed, "threads": device.get("threads")}
-            yield "speeds", tables.row("speeds", **about, **place, **values)
+            speed = cell["tokens"] / seconds if cell["tokens"] and seconds else None
+            values = {"repeat": repeat, "seconds": seconds, "tokens_per_second": speed}
+            values |= {"threads": device.get("threads"), **place, **about}
+            yield "speeds", tables.row("speeds", **values)
 
 
 _BY_VERB: dict[str, Callable[[Entry, dict[str, Any]], Iterator[Row]]] = {

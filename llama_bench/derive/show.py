@@ -82,8 +82,8 @@ def plus_minus(value, error) -> str:
     """0.475 ± 0.078 -> 0.48 ± 0.08: places as the error's first digit (two where it is 1)."""
     if absent(value) or absent(error) or not error:
         return digits(value)
-    first = f"{abs(error):.0e}"
-    places = min(6, max(0, -int(first[2:]) + (first[0] == "1")))
+    first, _, exponent = f"{abs(error):.1e}".partition("e")
+    places = min(6, max(0, (first[0] == "1") - int(exponent)))
     return f"{value:,.{places}f} ± {error:.{places}f}".replace("-", "−")
 
 

@@ -54,10 +54,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "ended_at_loss": "real",
     },
     # the trainings that have a loss, in the form a law is fitted to: params are those without
-    # embeddings, flops the exact count
+    # embeddings, flops the exact count; the other counts beside them show what the choice does
     "ladder": {
         "params": "count", "tokens": "count", "loss": "real", "flops": "real",
-        "unique_tokens": "count", "budget": "count", "seed": "count", "model": "text",
+        "unique_tokens": "count", "budget": "count", "seed": "count", "params_all": "count",
+        "params_in_matrix_products": "count", "flops_six_n_d": "real", "model": "text",
         "run": "text",
     },
     # one row per training and point of its loss curve
@@ -113,6 +114,11 @@ def row(table: str, **values: Any) -> dict[str, Any]:
     unknown = set(values) - set(COLUMNS[table])
     assert not unknown, f"{table} has no column {unknown}"
     return {name: _as(kind, values.get(name)) for name, kind in COLUMNS[table].items()}
+
+
+def picked(table: str, content: dict[str, Any], but: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What `content` says under the names of the table's columns, those in `but` left out."""
+    return {name: content[name] for name in COLUMNS[table] if name in content and name not in but}
 
 
 def _as(kind: str, value: Any) -> Any:

@@ -122,7 +122,7 @@ def test_what_a_whole_report_says(whole):
         f"{shape_of_size(50_000).parameters(2048)['all']:,}",
         "L(N, D) = E + A / N<sup>α</sup> + B / D<sup>β</sup>",
         "the loss is 40 at step 7",
-        "3M (diverged)",
+        '<th scope="row">3M <small>diverged</small></th>',
         "the corpus has no identifiers",
         "Paper CPU @ 2 GHz",
         "torch 2.13.0",
@@ -169,7 +169,7 @@ def test_a_partial_report_says_what_is_missing(tmp_path):
     text = reported(paper, unfinished=["results/runs/train/5M-800k-s0/record.json"]).read_text()
     assert "A partial report" in text
     assert "results/runs/train/5M-800k-s0/record.json" in text
-    assert "5M (missing record)" in text
+    assert "5M <small>missing record</small>" in text
 
 
 def test_a_study_of_failures_alone_has_a_report(tmp_path):

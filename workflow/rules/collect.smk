@@ -3,7 +3,8 @@ rule collect:
     input:
         lambda wc: study.records(wc.study),
     output:
-        [f"results/studies/{{study}}/tables/{name}.parquet" for name in TABLES],
+        "results/studies/{study}/tables/runs.parquet",
+        "results/studies/{study}/tables/ladder.parquet",
     params:
         spec=lambda wc: study.collect_spec(wc.study),
         code=study.code_digest,

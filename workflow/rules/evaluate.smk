@@ -1,7 +1,7 @@
 # one model on one suite -> scores
 rule evaluate:
     input:
-        lambda wc: [ancient(path) for path in study.run("evaluate", wc.run).inputs],
+        given=lambda wc: [ancient(path) for path in study.run("evaluate", wc.run).inputs],
     output:
         "results/runs/evaluate/{run}/record.json",
     log:
@@ -11,4 +11,4 @@ rule evaluate:
     params:
         spec=lambda wc: study.run("evaluate", wc.run).spec.canonical(),
     shell:
-        "python -m llama_bench evaluate {params.spec:q} {output} {input:q}"
+        "python -m llama_bench evaluate {params.spec:q} {output} {input.given:q}"

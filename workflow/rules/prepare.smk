@@ -1,7 +1,7 @@
 # documents -> split, tokenizer, token files
 rule prepare:
     input:
-        lambda wc: [ancient(path) for path in study.run("prepare", wc.run).inputs],
+        given=lambda wc: [ancient(path) for path in study.run("prepare", wc.run).inputs],
     output:
         "results/runs/prepare/{run}/record.json",
     log:
@@ -11,4 +11,4 @@ rule prepare:
     params:
         spec=lambda wc: study.run("prepare", wc.run).spec.canonical(),
     shell:
-        "python -m llama_bench prepare {params.spec:q} {output} {input:q}"
+        "python -m llama_bench prepare {params.spec:q} {output} {input.given:q}"

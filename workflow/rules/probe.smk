@@ -1,7 +1,7 @@
 # one shape on this device -> speed and memory; timed, so it runs alone
 rule probe:
     input:
-        lambda wc: [ancient(path) for path in study.run("probe", wc.run).inputs],
+        given=lambda wc: [ancient(path) for path in study.run("probe", wc.run).inputs],
     output:
         "results/runs/probe/{run}/record.json",
     log:
@@ -11,4 +11,4 @@ rule probe:
     params:
         spec=lambda wc: study.run("probe", wc.run).spec.canonical(),
     shell:
-        "python -m llama_bench probe {params.spec:q} {output} {input:q}"
+        "python -m llama_bench probe {params.spec:q} {output} {input.given:q}"

@@ -1,7 +1,7 @@
 # held-out documents -> lm-eval tasks
 rule tasks:
     input:
-        lambda wc: [ancient(path) for path in study.run("tasks", wc.run).inputs],
+        given=lambda wc: [ancient(path) for path in study.run("tasks", wc.run).inputs],
     output:
         "results/runs/tasks/{run}/record.json",
     log:
@@ -11,4 +11,4 @@ rule tasks:
     params:
         spec=lambda wc: study.run("tasks", wc.run).spec.canonical(),
     shell:
-        "python -m llama_bench tasks {params.spec:q} {output} {input:q}"
+        "python -m llama_bench tasks {params.spec:q} {output} {input.given:q}"

@@ -1,7 +1,8 @@
 # one branch of one trunk -> checkpoint and held-out loss
 rule train:
     input:
-        lambda wc: [ancient(path) for path in study.run("train", wc.run).inputs],
+        given=lambda wc: [ancient(path) for path in study.run("train", wc.run).inputs],
+        after=lambda wc: [ancient(path) for path in study.run("train", wc.run).after],
     output:
         "results/runs/train/{run}/record.json",
     log:
@@ -11,4 +12,4 @@ rule train:
     params:
         spec=lambda wc: study.run("train", wc.run).spec.canonical(),
     shell:
-        "python -m llama_bench train {params.spec:q} {output} {input:q}"
+        "python -m llama_bench train {params.spec:q} {output} {input.given:q}"

@@ -41,7 +41,7 @@ def _speed(rows, phase: str) -> Figure:
                     y="tokens_per_second",
                     ax=ax,
                     estimator="median",
-                    errorbar=("pi", 100),
+                    errorbar=("pi", 80),
                     err_style="bars",
                     color=colours[context],
                     marker=shapes[batch],
@@ -55,7 +55,7 @@ def _speed(rows, phase: str) -> Figure:
         figure, ax, x=drawing.PARAMETERS, y="Tokens per second", legend="Batch ×\ncontext"
     )
     repeats = int(rows.groupby(["run", "batch", "context"]).size().max())
-    spread = f", bars reach from the slowest to the fastest of {repeats} repeats"
+    spread = f", bars hold the middle 80 % of up to {repeats} repeats"
     return Figure(
         f"speed-{phase}",
         "cost",

@@ -110,6 +110,11 @@ def _against_flops(ladder, fits) -> Figure:
     colours = drawing.shades(levels)
     figure, ax = drawing.axes()
     note = isolines(ax, ladder, fits, colours)
+    if not ax.lines:
+        for model, runs in ladder.groupby("model", sort=False):
+            means = runs.groupby("flops")["loss"].mean()
+            ax.plot(means.index, means, color=colours[model], lw=0.8, zorder=2)
+        note = f"Thin lines join the runs of one size. {note}"
     sns.scatterplot(
         ladder,
         x="flops",
