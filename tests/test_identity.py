@@ -78,11 +78,11 @@ def test_branches_of_one_trunk_share_it_and_others_do_not():
 
 def test_shapes_of_the_default_sizes_are_pinned():
     """A size is identity too: another shape for it would rename every run of the study."""
-    shapes = {size: shape_of_size(size) for size in (50_000, 120_000, 300_000, 700_000, 1_600_000)}
-    assert shapes == {
+    sizes = (22_000, 50_000, 115_000, 280_000, 710_000)
+    assert {size: shape_of_size(size) for size in sizes} == {
+        22_000: Shape(layers=2, width=32, heads=2, ffn_width=72),
         50_000: Shape(layers=2, width=48, heads=3, ffn_width=112),
-        120_000: Shape(layers=4, width=48, heads=3, ffn_width=144),
-        300_000: Shape(layers=3, width=96, heads=6, ffn_width=216),
-        700_000: Shape(layers=4, width=128, heads=4, ffn_width=288),
-        1_600_000: Shape(layers=4, width=192, heads=6, ffn_width=432),
+        115_000: Shape(layers=2, width=64, heads=4, ffn_width=208),
+        280_000: Shape(layers=3, width=96, heads=6, ffn_width=216),
+        710_000: Shape(layers=4, width=128, heads=4, ffn_width=288),
     }

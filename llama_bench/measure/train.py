@@ -140,7 +140,8 @@ def _train(spec, folder, model, optimizer, state: State, tokens: Tokens, progres
                 )
             state.losses.append(loss)
             state.step += 1
-            progress(state.step - first, spec.steps - first, f"of its steps, loss {loss:.3f}")
+            recent = float(np.mean(state.losses[-20:]))
+            progress(state.step - first, spec.steps - first, f"of its steps, loss {recent:.3f}")
             asked = stop()
             if asked or time.monotonic() - saved > SAVE_EVERY_SECONDS:
                 states.save_newest(_filled(state, model, optimizer), folder)
