@@ -10,11 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 import yaml
 
 from llama_bench import records
+from llama_bench.study import listing_of, load
 from workflow import REPOSITORY, plan, snakemake
 
 TINY = yaml.safe_load((REPOSITORY / "studies/smoke.yaml").read_text())
@@ -137,14 +139,47 @@ def test_a_rule_text_is_no_reason_to_measure_again(done, tmp_path):
 
 def test_the_command_in_the_log_is_the_whole_job(done, tmp_path):
     """A collect or report command needs no snakemake around it: tables come out the same."""
-    from llama_bench.study import load
-
     spec = load({"file": str(done / "smoke.yaml")}).collect_spec("smoke")
     output = tmp_path / "tables" / "runs.parquet"
     command = [sys.executable, "-m", "llama_bench", "collect", spec, str(output)]
     subprocess.run(command, cwd=done, check=True)
     for table in (done / "results/studies/smoke/tables").glob("*.parquet"):
         assert (tmp_path / "tables" / table.name).read_bytes() == table.read_bytes()
+
+
+def test_real_pretrained_llamas_stand_beside_the_trained(done, shared):
+    """Trained elsewhere, on other text: evaluated, probed, and in the same tables."""
+    folders = [shared("models", name) for name in ("stories260K", "stories3M")]
+    pretrained = [{"path": str(folder)} for folder in folders]
+    config = changed(models={"train": TINY["models"]["train"], "pretrained": pretrained})
+    assert rules(plan(done, config)) == {"evaluate": 2, "probe": 2}
+    ended = snakemake(done, "--config", written(done, {**config, "study": "beside"}))
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    tables = done / "results/studies/beside/tables"
+    scores = pd.read_parquet(tables / "scores.parquet")
+    speeds = pd.read_parquet(tables / "speeds.parquet")
+    for table in (scores, speeds):
+        assert {"10k", "20k", "stories260K", "stories3M"} == set(table["model"])
+        counts = table.groupby("model")[["parameters_all", "parameters_without_embeddings"]].first()
+        assert counts.loc["stories260K"].tolist() == [260_032, 227_264]
+        assert counts.loc["stories3M"].tolist() == [3_148_224, 2_361_792]
+    report = (done / "results/studies/beside/report.html").read_text()
+    assert "stories3M" in report
+
+
+def test_a_forecast_is_written_before_the_run_that_tests_it(tmp_path):
+    """The plan alone proves the order: the held-out training waits for the forecast's file."""
+    sizes = [{"size": size} for size in ("10k", "20k", "30k", "40k")]
+    config = changed(models={"train": sizes}, train={"budgets": ["30k", "60k", "90k"]})
+    config["hold_out"] = {"models": ["40k"], "budgets": ["60k"]}
+    study = load(config)
+    held_out = {run.path for run in study.runs.values() if run.after}
+    assert len(held_out) == 6
+    assert not held_out & set(study.forecast_from())
+    for run in study.runs.values():
+        if run.path in study.forecast_from():
+            assert not held_out & set(run.inputs)
+    assert rules(plan(tmp_path, config))["forecast"] == 1
 
 
 def test_an_accident_keeps_the_rest_and_is_gone_on_from(tmp_path):
@@ -195,8 +230,6 @@ def test_a_user_sees_one_message_and_no_traceback(tmp_path):
 
 def test_a_thousand_runs_are_listed_from_their_configuration():
     """The listing would not fit on a command line; the spec that makes it again does."""
-    from llama_bench.study import listing_of, load
-
     sizes = [{"size": 50_000 * 2**n} for n in range(10)]
     recipe = {"budgets": ["1M", "2M", "4M", "8M", "16M"], "seeds": list(range(10))}
     study = load({"models": {"train": sizes}, "train": recipe})

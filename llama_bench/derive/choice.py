@@ -16,7 +16,7 @@ from llama_bench.derive.fit_settings import FitSettings
 from llama_bench.fields import Base, Real, UserError, readable
 
 LAWS = ("chinchilla", "kaplan", "overtraining")
-SELECTIONS = (None, 10.0, 5.0, 2.0)
+SELECTIONS = (None, 10.0, 5.0, 3.0)
 # A candidate must beat an earlier, simpler one by this share of its error: less is chance.
 MARGIN = 0.02
 

@@ -28,6 +28,7 @@ SIZE = (5.0, 3.6)  # inches: two stand side by side in the report, one fills a p
 INK, SOFT, GRID = "#22262b", "#6b7480", "#e4e7eb"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 FOREIGN_MARKERS = ("*", "P", "X", "d", "p", "8")
+REFERENCE = {"color": SOFT, "lw": 1, "ls": (0, (4, 3))}  # a line that is no model
 LAST = ("chance", "weights alone")  # what is no model stands at the end of a legend
 PARAMETERS = "Parameters without embeddings"
 

@@ -1,6 +1,6 @@
 """The judge: what a law is worth is how well it foretold runs larger than those it had seen.
 
-Rolling origin: fit on the smaller compute, predict the next larger, move on. Always the largest
+Rolling origin: fit on the smaller compute, predict all of the larger, move on. Always the largest
 runs are hidden, never random rows: several rows of one run are not independent, and predicting
 between points that one has is not forecasting. What the hidden runs show is used twice: to choose
 a law and a selection of runs, and to widen its intervals until they hold (conformal residuals).
@@ -45,15 +45,13 @@ def folds(table: Table, cuts: Sequence[float] = CUTS) -> list[tuple[np.ndarray, 
         edge = ordered[min(max(round(cut * len(ordered)), 1), len(ordered)) - 1]
         if edge < ordered[-1] and (not edges or edge > edges[-1]):
             edges.append(edge)
-    ends = [*edges[1:], ordered[-1]] if edges else []
-    return [(flops <= low, (flops > low) & (flops <= high))
-            for low, high in zip(edges, ends, strict=True)]
+    return [(flops <= edge, flops > edge) for edge in edges]
 
 
 def back_test(
     method, table: Table, settings: FitSettings, reduce: Reduce = same, levels=LEVELS
 ) -> dict:
-    """How `method`, fitted to ever larger parts of `table`, predicted the next part.
+    """How `method`, fitted to ever larger parts of `table`, predicted all larger runs.
 
     method: a Single or a Chain (methods.py). reduce(table, settings): the rows that the law is of,
     where these are not all; it is tested on those rows only. The parts are the same whatever the

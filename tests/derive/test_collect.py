@@ -150,7 +150,7 @@ def test_a_damaged_curve_is_named_with_its_line(tmp_path):
 
 def test_the_spec_may_be_a_file(tmp_path):
     paper = Paper(tmp_path)
-    paper.data()
+    paper.probe("300k", shape_of_size(300_000))
     (tmp_path / "listing.json").write_text(paper.spec())
     collect.run(str(tmp_path / "listing.json"), tmp_path / "tables" / "runs.parquet", [])
     assert parquet.read_table(tmp_path / "tables" / "runs.parquet").num_rows == 1

@@ -89,60 +89,49 @@ def _loaded_speeds(ax, rows, colours) -> str:
 
 
 def _memory(memory) -> Iterator[Figure]:
-    """Of each phase the largest cell that every probe reached, and the weights alone."""
+    """Of each phase the largest cell that has a figure, and the weights alone."""
     known = memory.dropna(subset=["peak_bytes", "parameters_all"])
     known = known[known["status"].fillna("ok") == "ok"]
     if not len(known):
         return
     figure, ax = drawing.axes()
-    phases = [phase for phase in PHASES if phase in set(known["phase"])]
     colours = dict(zip(PHASES, sns.color_palette("colorblind", len(PHASES)), strict=True))
-    shapes, cells = drawing.marks(list(PHASES)), []
-    for phase in phases:
+    for phase, marker in drawing.marks(list(PHASES)).items():
         rows = known[known["phase"] == phase]
-        batch, context = rows[["batch", "context"]].max()
-        rows = rows[(rows["batch"] == batch) & (rows["context"] == context)]
-        cells.append(f"{phase} {batch:.0f} × {context:.0f}")
-        for origin, line in (("trained", "-"), ("pretrained", "none")):
-            mine = rows[rows["origin"] == origin].sort_values("parameters_all")
-            ax.plot(
-                mine["parameters_all"],
-                mine["peak_bytes"] / 2**20,
-                color=colours[phase],
-                marker=shapes[phase] if line == "-" else "*",
-                ls=line,
-                ms=5.5 if line == "-" else 9,
-                mec="white" if line == "-" else drawing.INK,
-                mew=0.6,
-                label=cells[-1] if origin == "trained" or not _has(rows, "trained") else None,
-            )
-    weights = (
-        known.dropna(subset=["weight_bytes"]).drop_duplicates("run").sort_values("parameters_all")
-    )
-    ax.plot(
-        weights["parameters_all"],
-        weights["weight_bytes"] / 2**20,
-        color=drawing.SOFT,
-        ls=(0, (4, 3)),
-        lw=1,
-        label="weights alone",
-    )
-    drawing.finish(
-        figure,
-        ax,
-        x="Parameters, embeddings included",
-        y="Peak memory (MiB)",
-        legend="Batch × context",
-    )
-    loaded = " Stars are models trained elsewhere." if _has(known, "pretrained") else ""
-    yield Figure(
-        "memory",
-        "cost",
-        "Memory against size",
+        if len(rows):
+            _largest_cell(ax, rows, phase, colours[phase], marker)
+    weights = known.dropna(subset=["weight_bytes"]).drop_duplicates("run")
+    weights = weights.sort_values("parameters_all")
+    mebibytes = weights["weight_bytes"] / 2**20
+    ax.plot(weights["parameters_all"], mebibytes, label="weights alone", **drawing.REFERENCE)
+    sizes, legend = "Parameters, embeddings included", "Batch × context"
+    drawing.finish(figure, ax, x=sizes, y="Peak memory (MiB)", legend=legend)
+    caption = (
         "Peak memory of the largest cell probed in each phase, less what interpreter and libraries "
-        f"take before the model is there.{loaded}",
-        figure,
+        "take before the model is there."
     )
+    if _has(known, "pretrained"):
+        caption += " Stars are models trained elsewhere."
+    if len(known) < len(memory):
+        without = show.plural(len(memory) - len(known), "cell")
+        caption += f" {without} gave no figure; see what failed."
+    yield Figure("memory", "cost", "Memory against size", caption, figure)
+
+
+def _largest_cell(ax, rows, phase: str, colour, marker: str) -> None:
+    batch, context = rows[["batch", "context"]].max()
+    rows = rows[(rows["batch"] == batch) & (rows["context"] == context)]
+    label = f"{phase} {batch:.0f} × {context:.0f}"
+    kinds = {
+        "trained": {"marker": marker, "ls": "-", "mec": "white"},
+        "pretrained": {"marker": "*", "ls": "none", "mec": drawing.INK, "ms": 9},
+    }
+    for origin, kind in kinds.items():
+        mine = rows[rows["origin"] == origin].sort_values("parameters_all")
+        if len(mine):
+            mebibytes = mine["peak_bytes"] / 2**20
+            ax.plot(mine["parameters_all"], mebibytes, color=colour, mew=0.6, label=label, **kind)
+            label = None
 
 
 def _has(rows, origin: str) -> bool:

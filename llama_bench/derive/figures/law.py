@@ -23,47 +23,27 @@ def draw(tables, fits) -> Iterator[Figure]:
 def _agreement(fit, ladder) -> Figure:
     points = pd.DataFrame(fit["points_used"])
     points["model"] = _models(points, ladder)
-    levels = list(dict.fromkeys(points.sort_values("loss", ascending=False)["model"]))
     if "params" in points:
-        levels = list(dict.fromkeys(points.sort_values("params", kind="stable")["model"]))
+        points = points.sort_values("params", kind="stable")
+    levels = list(dict.fromkeys(points["model"]))
     colours, shapes = drawing.shades(levels), drawing.marks(levels)
     figure, ax = drawing.axes()
-    ends = [
-        points[["loss", "fitted"]].to_numpy().min(),
-        points[["loss", "fitted"]].to_numpy().max(),
-    ]
-    ax.plot(ends, ends, color=drawing.SOFT, lw=1, ls=(0, (4, 3)))
+    losses = points[["loss", "fitted"]].to_numpy()
+    ax.plot([losses.min(), losses.max()], [losses.min(), losses.max()], **drawing.REFERENCE)
     for level in levels:
-        mine = points[points["model"] == level]
-        ax.plot(
-            mine["fitted"],
-            mine["loss"],
-            shapes[level],
-            color=colours[level],
-            mec="white",
-            mew=0.6,
-            label=level,
-        )
-    drawing.finish(
-        figure,
-        ax,
-        x="Loss by the law (nats per token)",
-        y="Loss measured (nats per token)",
-        legend="Model",
-        x_scale="linear",
-        y_scale="linear",
-    )
+        mine, look = points[points["model"] == level], {"mec": "white", "mew": 0.6, "label": level}
+        ax.plot(mine["fitted"], mine["loss"], shapes[level], color=colours[level], **look)
+    axes = {"x": "Loss by the law (nats per token)", "y": "Loss measured (nats per token)"}
+    drawing.finish(figure, ax, **axes, legend="Model", x_scale="linear", y_scale="linear")
     off = np.abs(points["loss"] / points["fitted"] - 1)
-    return Figure(
-        f"law-{fit['law']}",
-        "law",
-        f"The law {fit['law']} against the runs it was fitted to",
+    caption = (
         f"On the dashed line both agree. {show.plural(len(points), 'run')}; the median distance is "
         f"{show.percent(off.median())} of the loss, the largest {show.percent(off.max())}. These "
         "are the runs of the fit itself, so this says how well the form fits, not how well it "
-        "forecasts.",
-        figure,
+        "forecasts."
     )
+    title = f"The law {fit['law']} against the runs it was fitted to"
+    return Figure(f"law-{fit['law']}", "law", title, caption, figure)
 
 
 def _models(points, ladder) -> list[str]:

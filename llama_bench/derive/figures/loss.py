@@ -151,39 +151,31 @@ def _curves(tables) -> Iterator[Figure]:
     colours, shapes = drawing.shades(levels), drawing.marks(levels)
     ended = dict(zip(tables["trainings"]["run"], tables["trainings"]["status"], strict=True))
     figure, ax = drawing.axes()
-    settled: list[float] = []
+    settled = []
     for model in levels:
-        mine = curves[curves["model"] == model]
-        mine = mine.sort_values(
-            ["budget", "seed", "tokens"], ascending=[False, True, True], kind="stable"
-        )
-        longest = mine[mine["run"] == mine["run"].iloc[0]]
-        window = max(1, round(SMOOTHED * len(longest)))
-        smooth = longest["train_loss"].rolling(window, min_periods=1).mean()
-        status = ended.get(longest["run"].iloc[0], "ok")
-        label = model if status == "ok" else f"{model} ({status})"
-        ends = mine.dropna(subset=["validation_loss"]).groupby("run").last()
-        ax.plot(longest["tokens"], smooth, color=colours[model], lw=1.2)
-        settled.append(smooth[longest["tokens"] > SMOOTHED * longest["tokens"].max()].max())
-        ax.plot(
-            ends["tokens"],
-            ends["validation_loss"],
-            shapes[model],
-            color=colours[model],
-            mec="white",
-            mew=0.6,
-        )
-        ax.plot([], [], color=colours[model], marker=shapes[model], label=label)
+        look = {"color": colours[model], "marker": shapes[model], "mec": "white", "mew": 0.6}
+        settled.append(_curve(ax, curves[curves["model"] == model], model, ended, look))
     ax.set_ylim(top=max(settled))  # the first steps, from a uniform guess down, would fill the axis
-    drawing.finish(
-        figure, ax, x="Tokens seen", y="Loss (nats per token)", legend="Model", x_scale="linear"
+    axes = {"x": "Tokens seen", "y": "Loss (nats per token)"}
+    drawing.finish(figure, ax, **axes, legend="Model", x_scale="linear")
+    caption = (
+        "Lines: training loss of the longest run of each size, mean over the last "
+        f"{show.percent(SMOOTHED)} of its points. Marks: held-out loss at the end of every run, "
+        "after its decay of the learning rate."
     )
-    yield Figure(
-        "training-curves",
-        "loss",
-        "Loss while training",
-        f"Lines: training loss of the longest run of each size, mean over the last "
-        f"{SMOOTHED:.0%} of its points. Marks: held-out loss at the end of every run, after its "
-        "decay of the learning rate.",
-        figure,
-    )
+    yield Figure("training-curves", "loss", "Loss while training", caption, figure)
+
+
+def _curve(ax, runs, model: str, ended: dict[str, str], look) -> float:
+    """One size; returns the highest of its smoothed losses once the first steps are behind it."""
+    order = ["budget", "seed", "tokens"]
+    runs = runs.sort_values(order, ascending=[False, True, True], kind="stable")
+    longest = runs[runs["run"] == runs["run"].iloc[0]]
+    window = max(1, round(SMOOTHED * len(longest)))
+    smooth = longest["train_loss"].rolling(window, min_periods=1).mean()
+    ends = runs.dropna(subset=["validation_loss"]).groupby("run").last()
+    status = ended.get(longest["run"].iloc[0], "ok")
+    ax.plot(longest["tokens"], smooth, color=look["color"], lw=1.2)
+    ax.plot(ends["tokens"], ends["validation_loss"], ls="none", **look)
+    ax.plot([], [], **look, label=model if status == "ok" else f"{model} ({status})")
+    return smooth[longest["tokens"] > SMOOTHED * longest["tokens"].max()].max()

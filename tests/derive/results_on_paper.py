@@ -1,0 +1,138 @@
+"""Results as each verb writes them (docs/protocol.md), every number a plain function of size."""
+
+from __future__ import annotations
+
+import math
+
+from llama_bench.shape import Shape
+
+VOCAB = 2048
+DATA = "python-stdlib-v2048-aa"
+PROMPTS = ("import ", "def main(")
+MACHINE = {
+    "host": "paper",
+    "system": "Linux-6.1-x86_64",
+    "processor": "Paper CPU @ 2 GHz",
+    "cores": 2,
+    "memory_bytes": 8 * 2**30,
+}
+TRAIN_SPEC = {
+    "data": DATA,
+    "context": 256,
+    "batch": 4,
+    "learning_rate": 0.003,
+    "warmup_tokens": 20_000,
+    "decay_share": 0.2,
+    "decay": "sqrt",
+    "weight_decay": 0.1,
+    "betas": [0.9, 0.95],
+    "clip": 1.0,
+    "precision": "float32",
+}
+_PARTS = ("train", "validation", "test")
+PREPARE = {
+    "documents": dict(zip(_PARTS, (1400, 80, 81), strict=True)),
+    "bytes": dict(zip(_PARTS, (28_000_000, 1_500_000, 1_600_000), strict=True)),
+    "tokens": {"train": 8_000_000, "validation": 430_000},
+    "near_duplicate_documents": 12,
+    "unreadable_documents": 3,
+    "corpus_sha256": "ab" * 32,
+    "vocab_size": VOCAB,
+    "token_width": 2,
+    "bytes_per_token": 3.5,
+}
+_NEXT_LINE = {"metric": "acc", "chance": 0.25, "higher_is_better": True, "items": 120}
+_BITS = {"metric": "bits_per_byte", "chance": 8.0, "higher_is_better": False, "items": 60}
+TASKS = {
+    "tasks": {
+        "heldout_next_line": {**_NEXT_LINE, "description": "the true next line of four"},
+        "heldout_bits_per_byte": {**_BITS, "description": "unseen files"},
+    },
+    "left_out": {"heldout_identifier": "the corpus has no identifiers"},
+}
+
+
+def provenance(verb: str, threads: int, began: float) -> dict:
+    return {
+        "python": "3.11.9",
+        "packages": {"torch": "2.13.0", "lm-eval": "0.4.13"},
+        "machine": MACHINE,
+        "threads": threads,
+        "began": began,
+        "git": {"commit": "0123abc" * 5, "changed": False},
+        "command": [verb],
+    }
+
+
+def train(shape: Shape, budget: int, loss: float) -> dict:
+    flops = shape.flops_per_token(VOCAB, 256) * budget
+    return {
+        "parameters": shape.parameters(VOCAB),
+        "tokens": budget,
+        "steps": budget // 1024,
+        "unique_tokens": budget,
+        "flops": {"exact": flops, "six_n_d": 6 * shape.size * budget},
+        "loss": loss,
+        "bits_per_byte": loss / 3.5 / math.log(2),
+        "train_loss": loss - 0.05,
+        "tokens_per_second": 2e9 / shape.size,
+        "trained_tokens": budget,
+        "continued_from": None,
+        "peak_bytes": 3 * 10**8 + 16 * shape.size,
+        "threads": 1,
+        "device": "cpu",
+    }
+
+
+def evaluate(label: str, shape: Shape, budget: int | None, loss: float) -> dict:
+    accuracy = 0.25 + 0.5 * max(0.0, 5.0 - loss) / 3
+    about = {"filter": "none", "version": "1", "shots": 0}
+    scores = [
+        {"task": "heldout_next_line", **_NEXT_LINE, "value": accuracy, "standard_error": 0.04},
+        {"task": "heldout_bits_per_byte", **_BITS, "value": loss / 2.4, "standard_error": 0.03},
+    ]
+    text = f"<b>{label}</b> & x = {budget or 'more'}"
+    return {
+        "parameters": shape.parameters(VOCAB),
+        "scores": [{**about, **score} for score in scores],
+        "failed": [],
+        "samples": [
+            {"prompt": prompt, "text": text, "decoding": "greedy", "seed": 0} for prompt in PROMPTS
+        ],
+        "model": {"path": "somewhere", "dtype": "float32", "context": 256},
+    }
+
+
+def probe(shape: Shape) -> dict:
+    """Time per token grows as the square root of the size; four repeats, the first the best."""
+    cells = [
+        _cell(shape, phase, batch, context, speed)
+        for phase, speed in {"prefill": 4e6, "decode": 2e5, "train": 1e6}.items()
+        for batch in (1, 4)
+        for context in (64, 256)
+    ]
+    counts = shape.parameters(VOCAB)
+    return {
+        "parameters": counts,
+        "cells": cells,
+        "device": {"kind": "cpu", "name": "Paper CPU", "memory_bytes": 2**33, "threads": 2},
+        "baseline_bytes": 4 * 10**8,
+        "weight_bytes": 4 * counts["all"],
+    }
+
+
+def _cell(shape: Shape, phase: str, batch: int, context: int, speed: float) -> dict:
+    tokens = batch * (16 if phase == "decode" else context)
+    best = tokens * shape.size**0.5 / speed / batch**0.5 * context**0.1
+    return {
+        "phase": phase,
+        "batch": batch,
+        "context": context,
+        "status": "ok",
+        "reason": None,
+        "tokens": tokens,
+        "warmup_repeats": 2,
+        "load": 0.1,
+        "seconds": [best * slower for slower in (1.0, 1.02, 1.01, 1.05)],
+        "peak_bytes": 4 * shape.size + batch * context * 4000,
+    }
