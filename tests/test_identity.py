@@ -26,11 +26,14 @@ CASES = {
         PrepareSpec(
             corpus=Corpus(source="python-stdlib", version="3.12.0"), vocab_size=2048, held_out=0.05
         ),
-        "python-stdlib-v2048-PIN",
+        "python-stdlib-v2048-7c7a5c55",
     ),
-    "tasks": (TasksSpec(data="python-stdlib-v2048-00000000", items=120), "PIN"),
-    "train": (TrainSpec(**TRAIN), "PIN"),
-    "evaluate": (EvaluateSpec(train="50.9k-200k-s0-00000000", tasks=("heldout_next_line",)), "PIN"),
+    "tasks": (TasksSpec(data="python-stdlib-v2048-00000000", items=120), "held-out-120-66a62111"),
+    "train": (TrainSpec(**TRAIN), "50.9k-200k-s0-bdf228d9"),
+    "evaluate": (
+        EvaluateSpec(train="50.9k-200k-s0-00000000", tasks=("heldout_next_line",)),
+        "50.9k-200k-s0-a123090e",
+    ),
     "probe": (
         ProbeSpec(
             model=SHAPE,
@@ -42,7 +45,7 @@ CASES = {
             repeats=5,
             seconds=0.3,
         ),
-        "PIN",
+        "50.9k-cpu-f55ffce0",
     ),
 }
 

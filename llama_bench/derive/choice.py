@@ -13,6 +13,8 @@ from pydantic import ValidationError
 
 from llama_bench.derive import families, judge, runs_table
 from llama_bench.derive.fit_settings import FitSettings
+from llama_bench.derive.runs_table import Table
+from llama_bench.derive.selection import near_best
 from llama_bench.fields import Base, Real, UserError, readable
 
 LAWS = ("chinchilla", "kaplan", "overtraining")
@@ -63,9 +65,15 @@ def choose(
     rows = []
     for law in laws:
         content = {"law": law} if isinstance(law, str) else dict(law)
+        seen = set()
         for within in selections:
             family, settings = families.known(content | {"within_percent": within})
-            rows.append(_tested(frame, family, settings, source))
+            table = runs_table.checked(
+                frame, family.method(settings).columns, settings.missing, source)
+            chosen = tuple(near_best(table, within).rows) if "loss" in table else within
+            if chosen not in seen:
+                rows.append(_tested(table, family, settings))
+            seen.add(chosen)
     key = "mean_error_percent" if on == "all" else "best_runs_error_percent"
     winner = None
     for row, score in zip(rows, _scores(rows, key), strict=True):
@@ -99,9 +107,8 @@ def _scores(rows: list[dict], key: str) -> list[float | None]:
     return scores
 
 
-def _tested(frame, family, settings: FitSettings, source: str) -> dict:
+def _tested(table: Table, family, settings: FitSettings) -> dict:
     method = family.method(settings)
-    table = runs_table.checked(frame, method.columns, settings.missing, source)
     test = judge.back_test(method, table, settings, family.reduce)
     return {
         "law": settings.law,

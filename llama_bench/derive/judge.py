@@ -17,13 +17,13 @@ from llama_bench.derive.fit_settings import FitSettings
 from llama_bench.derive.laws.law import Law
 from llama_bench.derive.methods import status_of
 from llama_bench.derive.runs_table import Table
-from llama_bench.derive.selection import excess, near_best
+from llama_bench.derive.selection import excess, extent, near_best
 
 Reduce = Callable[[Table, FitSettings], Table]
 
 CUTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 LEVELS = (0.5, 0.8, 0.9, 0.95)
-FOLD_DRAWS, FOLD_STARTS = 200, 48
+FOLD_DRAWS, FOLD_STARTS = 160, 24
 # An interval is widened where so few hidden runs inside it would be this improbable by chance.
 CHANCE = 0.1
 
@@ -38,7 +38,7 @@ def folds(table: Table, cuts: Sequence[float] = CUTS) -> list[tuple[np.ndarray, 
 
     Rows of one budget stay together; cuts are shares of the rows, in order of compute.
     """
-    flops = table["budget"] if "budget" in table else table["flops"]
+    flops = extent(table)
     ordered = np.sort(flops)
     edges = []
     for cut in cuts:
@@ -61,7 +61,7 @@ def back_test(
     brief = settings.model_copy(update={
         "draws": min(settings.draws, FOLD_DRAWS), "starts": min(settings.starts, FOLD_STARTS)})
     target = method.last.target
-    best = excess(table) <= 0 if "loss" in table and "flops" in table else np.zeros(len(table), bool)
+    best = excess(table) <= 0 if "loss" in table else np.zeros(len(table), bool)
     rows = {int(row): place for place, row in enumerate(table.rows)}
     meant = np.isin(table.rows, reduce(table, settings).rows)
     shown, hidden = [], []
@@ -69,9 +69,9 @@ def back_test(
         train = near_best(reduce(table.keep(fitted, "hidden"), brief), settings.within_percent,
                           target)
         test = table.keep(ahead & meant, "not ahead")
-        fits = method.fit(train, brief) if len(train) and len(test) else []
+        fits = method.fit(train, brief, brief=True) if len(train) and len(test) else []
         entry = {"rows_fitted": len(train), "rows_hidden": len(test),
-                 "largest_flops_fitted": float(train["flops"].max()) if len(train) else None,
+                 "largest_fitted": float(extent(train).max()) if len(train) else None,
                  "status": status_of(fits)[0] if fits else "too-few-points",
                  "mean_error_percent": None, "best_runs_error_percent": None}
         kept = method.kept(fits) if fits else None

@@ -33,8 +33,8 @@ class Single:
         """What a table must hold to be fitted."""
         return [*self.law.needs, self.law.target]
 
-    def fit(self, table: Table, settings) -> list[Regression]:
-        return [regress(self.law, table, settings)]
+    def fit(self, table: Table, settings, brief: bool = False) -> list[Regression]:
+        return [regress(self.law, table, settings, brief)]
 
     def kept(self, fits: list[Regression]) -> dict | None:
         return intervals.kept(fits[0])
@@ -58,9 +58,10 @@ class Chain:
     def columns(self) -> list[str]:
         return [*self.first.needs, self.first.target, self.second.target]
 
-    def fit(self, table: Table, settings) -> list[Regression]:
+    def fit(self, table: Table, settings, brief: bool = False) -> list[Regression]:
         other = settings.model_copy(update={"seed": settings.seed + 1})
-        return [regress(self.first, table, settings), regress(self.second, table, other)]
+        return [regress(self.first, table, settings, brief),
+                regress(self.second, table, other, brief)]
 
     def kept(self, fits: list[Regression]) -> dict | None:
         if any(fit.theta is None for fit in fits):

@@ -24,6 +24,22 @@ CASES_FROM = 10
 
 
 @dataclass(frozen=True)
+class Effort:
+    """How far minima are followed: the best `polished` starts, then `basins` of them for draws."""
+
+    polished: int
+    basins: int
+    iterations: int
+    tolerance: float
+    draw_iterations: int
+    draw_tolerance: float
+
+
+FULL = Effort(12, 4, 400, 1e-13, 80, 1e-7)
+BRIEF = Effort(4, 2, 80, 1e-9, 40, 1e-5)
+
+
+@dataclass(frozen=True)
 class Regression:
     """A fit. theta (P,) and draws (B, P) are in the coordinates of `surface`; None when too few.
 
@@ -47,10 +63,10 @@ class Regression:
     stretch: float = 1.0
 
 
-def regress(law: Law, table: Table, settings, warm: np.ndarray | None = None) -> Regression:
+def regress(law: Law, table: Table, settings, brief: bool = False) -> Regression:
     """Fit `law` to `table`. settings: delta, loss_function, starts, draws, bootstrap, seed.
 
-    `warm`: starts (k, P) to try besides the spread ones, in the surface's coordinates.
+    brief: settle for the sixth digit, as the many fits of a back-test may.
     """
     names = law.parameter_names
     distinct = len(np.unique(np.stack([table[c] for c in law.needs], axis=1), axis=0))
@@ -62,7 +78,8 @@ def regress(law: Law, table: Table, settings, warm: np.ndarray | None = None) ->
     surface = law.bind(table.columns, reference)
     target = law.onto_link(table[law.target])
     weight = table["weight"] if "weight" in table else np.ones(len(table))
-    basins = search(surface, target, weight, settings, warm)
+    effort = BRIEF if brief else FULL
+    basins = search(surface, target, weight, settings, effort)
     theta = basins.theta[0]
     residuals = target - surface.value(theta[None])[0]
     fit = Regression(
@@ -72,21 +89,20 @@ def regress(law: Law, table: Table, settings, warm: np.ndarray | None = None) ->
         null=undetermined(surface),
     )
     fit = replace(
-        fit, draws=_draw(fit, basins.theta, target, weight, settings),
+        fit, draws=_draw(fit, basins.theta, target, weight, settings, effort),
         stretch=1.0 if _by_cases(fit, settings) else fit.noise.stretch,
     )
     return _judge(fit, settings, bool(basins.settled[0]))
 
 
-def search(surface, target, weight, settings, warm=None) -> engine.Minimum:
+def search(surface, target, weight, settings, effort=FULL) -> engine.Minimum:
     """All distinct minima found, best first: spread starts, then the best polished."""
     start = surface.starts(settings.starts, target, weight)
-    if warm is not None:
-        start = np.concatenate([warm, start])
     found = engine.minimise(surface, target, weight, start, settings.threshold, 40, 1e-9)
-    rough = found.theta[_distinct(found, 0.02, 32)]
-    best = engine.minimise(surface, target, weight, rough, settings.threshold, 1000, 1e-13)
-    kept = _distinct(best, 0.02, 4)
+    rough = found.theta[_distinct(found, 0.02, effort.polished)]
+    best = engine.minimise(surface, target, weight, rough, settings.threshold, effort.iterations,
+                           effort.tolerance)
+    kept = _distinct(best, 0.02, effort.basins)
     return engine.Minimum(best.theta[kept], best.objective[kept], best.settled[kept])
 
 
@@ -127,7 +143,7 @@ def _by_cases(fit: Regression, settings) -> bool:
     return settings.bootstrap == "cases"
 
 
-def _draw(fit: Regression, basins, target, weight, settings) -> np.ndarray:
+def _draw(fit: Regression, basins, target, weight, settings, effort) -> np.ndarray:
     """Bootstrap draws (B, P): every draw from each basin found, the best kept."""
     random = np.random.default_rng(settings.seed)
     if _by_cases(fit, settings):
@@ -138,7 +154,8 @@ def _draw(fit: Regression, basins, target, weight, settings) -> np.ndarray:
         fitted = target - fit.residuals
         targets, weights = fitted + bootstrap.resample(fit.noise, settings.draws, random), weight
     start = _best_basins(fit.surface, targets, weights, basins, settings)
-    return engine.minimise(fit.surface, targets, weights, start, settings.threshold, 80, 1e-7).theta
+    return engine.minimise(fit.surface, targets, weights, start, settings.threshold,
+                           effort.draw_iterations, effort.draw_tolerance).theta
 
 
 def _best_basins(surface, targets, weights, basins, settings) -> np.ndarray:

@@ -94,33 +94,36 @@ def checked(
         raise UserError(f"{source}: column {', '.join(twice)} stands there twice")
     if not len(frame):
         raise UserError(f"{source}: the table has no rows")
-    columns: dict[str, np.ndarray] = {}
-    derived = _derivable(frame, needs)
-    for name in dict.fromkeys([*needs, *(c for c in OPTIONAL if c in frame.columns)]):
-        if name in frame.columns:
-            columns[name] = _numbers(frame[name], name, missing, source)
-        elif name not in derived:
+    if "flops" in needs and "flops" not in frame.columns:
+        needs = list(dict.fromkeys([*(c for c in needs if c != "flops"), "params", "tokens"]))
+    if "tokens" in needs and "tokens" not in frame.columns and "flops" in frame.columns:
+        needs = list(dict.fromkeys(["flops", "params", *(c for c in needs if c != "tokens")]))
+    for name in needs:
+        if name not in frame.columns:
             raise UserError(f"{source}: column {_absent(name, frame)}")
-    with np.errstate(over="ignore"):
-        if "tokens" in derived:
-            columns["tokens"] = columns["flops"] / 6.0 / columns["params"]
-        if "flops" not in columns and {"params", "tokens"} <= set(columns):
-            columns["flops"] = 6.0 * columns["params"] * columns["tokens"]
-            _complain("flops", ~np.isfinite(columns["flops"]) & ~np.isnan(columns["flops"]),
-                      "6 x params x tokens is no finite number", source)
+    columns = {name: _numbers(frame[name], name, missing, source) for name in needs}
+    for name in OPTIONAL:
+        if name in frame.columns and name not in columns:
+            columns[name] = _numbers(frame[name], name, "leave-out", source)
+    columns = _completed(columns, source)
     table = Table(columns, np.arange(1, len(frame) + 1))
-    return _complete(table, frame, needs, single)
+    return _without_gaps(table, frame, needs, single)
 
 
-def _derivable(frame: pd.DataFrame, needs: list[str]) -> set[str]:
-    """Needed columns that are absent but follow from those that are there."""
-    have = set(frame.columns)
-    derived = set()
-    if "tokens" in needs and "tokens" not in have and {"params", "flops"} <= have:
-        derived.add("tokens")
-    if "flops" in needs and "flops" not in have and {"params", "tokens"} <= have | derived:
-        derived.add("flops")
-    return derived
+def _completed(columns: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
+    """`flops` and `tokens` where they follow from the other; optional columns with gaps dropped."""
+    if "params" in columns and "tokens" in columns:
+        with np.errstate(over="ignore"):
+            flops = 6.0 * columns["params"] * columns["tokens"]
+        given = columns.get("flops", flops)
+        columns["flops"] = np.where(np.isnan(given), flops, given)
+        _complain("flops", np.isinf(columns["flops"]), "(6 x params x tokens) is infinite", source)
+    elif "params" in columns and "flops" in columns:
+        columns["tokens"] = columns["flops"] / 6.0 / columns["params"]
+    for name in ("budget", "flops"):
+        if name in columns and np.isnan(columns[name]).any():
+            del columns[name]
+    return columns
 
 
 def _absent(name: str, frame: pd.DataFrame) -> str:
@@ -170,8 +173,8 @@ def _complain(name, wrong, what, source, values=None, hint=""):
     raise UserError(f"{source}: column {name!r} {what} in {rows} {shown}{example}{hint}")
 
 
-def _complete(table: Table, frame: pd.DataFrame, needs: list[str], single: bool) -> Table:
-    for name in [*needs, *(c for c in OPTIONAL if c in table)]:
+def _without_gaps(table: Table, frame: pd.DataFrame, needs: list[str], single: bool) -> Table:
+    for name in [c for c in [*needs, "weight"] if c in table]:
         lacks = np.isnan(table[name])
         if lacks.any():
             table = table.keep(~lacks, f"{name} is missing")

@@ -14,12 +14,17 @@ from llama_bench.derive.runs_table import Table
 SAME_BUDGET = 1.1
 
 
+def extent(table: Table) -> np.ndarray:
+    """How large each run is, (n,): its budget, its compute, or what else the table has of size."""
+    return next(table[name] for name in ("budget", "flops", "params", "tokens") if name in table)
+
+
 def excess(table: Table, target: str = "loss") -> np.ndarray:
     """How far each row's loss lies above the best reached with no more compute, (n,), 0.02 = 2 %.
 
     "No more" allows for a tenth, so that runs of one budget compare with one another.
     """
-    flops = table["budget"] if "budget" in table else table["flops"]
+    flops = extent(table)
     order = np.argsort(flops, kind="stable")
     best = np.minimum.accumulate(table[target][order])
     last = np.searchsorted(flops[order], flops * SAME_BUDGET, side="right") - 1
@@ -28,7 +33,7 @@ def excess(table: Table, target: str = "loss") -> np.ndarray:
 
 def near_best(table: Table, within_percent: float | None, target: str = "loss") -> Table:
     """The rows within that many percent of the best of their budget; None keeps all."""
-    if within_percent is None or "flops" not in table:
+    if within_percent is None:
         return table
     mask = excess(table, target) <= within_percent / 100.0
     return table.keep(mask, f"more than {within_percent:g} % above the best of its budget")
