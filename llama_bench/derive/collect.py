@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_bench import records
-from llama_bench.derive import rows, tables
+from llama_bench.derive import ledger, rows, tables
 from llama_bench.derive.entry import Entry
 from llama_bench.fields import UserError
 
@@ -21,13 +21,27 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
     """Write every table of the study beside `output`, which is the table of its runs.
 
     `spec` is JSON, or the path of a JSON file: {"study", "runs": [{"id", "verb", "path",
-    "labels"}], "config"}. `inputs` are the records and serve the workflow's order only. Raises
-    UserError naming the record that is damaged or the key that is missing.
+    "labels"}], "config", "forecasts": [paths of forecast files]}. `inputs` are the records and
+    serve the workflow's order only. Raises UserError naming the record or forecast file that is
+    damaged, or the key that is missing.
     """
     asked = spec_of(spec, "collect", "study", "runs")
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in tables.COLUMNS}
+    trainings: dict[str, Entry] = {}
     for given in asked["runs"]:
-        for table, row in _rows(_entry(given)):
+        entry = _entry(given)
+        if entry.verb == "train":
+            trainings.setdefault(entry.id, entry)
+        for table, row in _rows(entry):
+            found[table].append(row)
+
+    def training(run: str) -> Entry:
+        """Also one that the study asks for no more: what was forecast of it stays in the ledger."""
+        path = f"results/runs/train/{run}/record.json"
+        return trainings.get(run) or _entry({"id": run, "verb": "train", "path": path})
+
+    for path in asked.get("forecasts") or []:
+        for table, row in ledger.rows(Path(path), training):
             found[table].append(row)
     # runs last: it is the declared output, so whoever sees it sees the others too
     for name in sorted(found, key=lambda name: name == "runs"):

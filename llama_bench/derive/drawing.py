@@ -61,7 +61,8 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawn figure and what is said of it. `section` is the report's: loss, law, tasks, cost."""
+    """A drawn figure and what is said of it. `section` is the report's: loss, law,
+    forecasts, tasks, cost."""
 
     name: str
     section: str

@@ -107,14 +107,14 @@ def slope(x, y, groups) -> Slope | None:
 
 def _size(ladder) -> Finding | None:
     """At the largest budget that several sizes share."""
-    means = ladder.groupby(["budget", "params"], as_index=False)["loss"].mean()
-    sizes = means.groupby("budget")["params"].nunique()
+    means = ladder.groupby(["token_budget", "params"], as_index=False)["loss"].mean()
+    sizes = means.groupby("token_budget")["params"].nunique()
     shared = sizes[sizes >= max(2, min(4, sizes.max() if len(sizes) else 2))]
     if not len(shared):
         return None
     budget = shared.index.max()
-    rows = means[means["budget"] == budget]
-    fitted = slope(rows["params"], rows["loss"], rows["budget"])
+    rows = means[means["token_budget"] == budget]
+    fitted = slope(rows["params"], rows["loss"], rows["token_budget"])
     place = f"at {show.short(budget)} training tokens"
     how = (
         f"Mean slope of the held-out loss over log parameters (without embeddings), "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from llama_bench.derive import show
+from llama_bench.derive import allocationtext, show
 
 _GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "lambda": "λ", "sigma": "σ"}
 # what a parameter means, for the laws whose letters have one settled meaning
@@ -58,6 +58,7 @@ def told(fit: dict[str, Any]) -> dict[str, Any]:
         "level": show.percent(level) if level else "",
         "rows": [_row(name, entry, meanings) for name, entry in values.items()],
         "tested": _tested(fit),
+        "allocation": allocationtext.told(fit),
         "counted_names": [_GREEK.get(name, name) for name in _exponents(fit)],
         "counting": _counting(fit),
         "used": _used(fit),

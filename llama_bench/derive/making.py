@@ -2,7 +2,8 @@
 
 A run's useful work begins when interpreter and imports are behind it (`seconds_startup`), so the
 share of time without useful work is start-up times threads, and where the runs say when they
-began, also the cores that no run had: cores x wall less what the runs held.
+began, also the cores that no run had: cores x wall less what the runs held. Apart from cores, some
+of the wall time passes while every run is starting up, or none is there: no work is done at all.
 """
 
 from __future__ import annotations
@@ -51,35 +52,55 @@ def time_spent(runs, provenance) -> list[str]:
         f"time (seconds × threads); {show.percent(startup / held)} of it was start-up: "
         "interpreter and imports."
     ]
-    span = _span(known, provenance)
-    if span:
-        cores, wall = span
-        idle = max(0.0, cores * wall - held)
-        share = (idle + startup) / max(cores * wall, held)
-        told.append(
-            f"From the first run's start to the last one's end {show.duration(wall)} passed on "
-            f"{show.plural(cores, 'core')}; {show.percent(idle / max(cores * wall, held))} of "
-            "cores × wall was held by no run. Start-up and waiting together, time in which no run "
-            f"did useful work, were {show.percent(share)}."
-        )
-    return told
+    placed = _placed(known, provenance)
+    return told if placed is None else [*told, *_side_by_side(placed, held, startup)]
 
 
-def _span(known, provenance) -> tuple[int, float] | None:
-    """(cores, seconds in which the study was being run); None where that cannot be known."""
-    began = provenance.set_index("run")[["began", "cores"]]
+def _side_by_side(placed, held: float, startup: float) -> list[str]:
+    """What the runs' places in time show, in core time and in wall time."""
+    cores = int(placed["cores"].max())
+    wall = _covered(placed["began"], placed["end"], PAUSE_SECONDS)
+    paused = placed["end"].max() - placed["began"].min() - wall
+    idle = max(0.0, cores * wall - held)
+    share = (idle + startup) / max(cores * wall, held)
+    # a run that failed while it started has no useful time
+    useful = placed["began"] + placed["seconds_startup"].fillna(0)
+    useful = useful.clip(upper=placed["end"])
+    no_work = max(0.0, round(1 - _covered(useful, placed["end"]) / wall, 4)) if wall else 0.0
+    left_out = (
+        f", without {show.duration(paused)} in pauses of over {PAUSE_SECONDS} s"
+        if paused > 1
+        else ""
+    )
+    return [
+        f"From the first run's start to the last one's end {show.duration(wall)} passed on "
+        f"{show.plural(cores, 'core')}{left_out}; "
+        f"{show.percent(idle / max(cores * wall, held))} of cores × wall was held by no run. "
+        f"Start-up and waiting together were {show.percent(share)} of cores × wall.",
+        f"In {show.percent(no_work)} of that wall time no run did useful work: none was there, or "
+        "all that were there were starting up.",
+    ]
+
+
+def _placed(known, provenance):
+    """The runs with `began`, `end` and `cores`; None where they cannot be laid side by side."""
+    began = provenance.drop_duplicates("run").set_index("run")[["began", "cores"]]
     rows = known.join(began, on="id").dropna(subset=["began", "cores"])
     if len(rows) < len(known) or rows["host"].nunique() != 1:
         return None
-    wall, end = 0.0, None
-    for row in rows.sort_values("began").itertuples():
-        finish = row.began + row.seconds_total
-        if end is None or row.began - end > PAUSE_SECONDS:
-            wall += row.seconds_total
+    return rows.assign(end=rows["began"] + rows["seconds_total"])
+
+
+def _covered(begin, end, bridged: float = 0.0) -> float:
+    """Seconds in the union of the intervals, gaps of up to `bridged` seconds between them too."""
+    covered, reached = 0.0, None
+    for start, stop in sorted(zip(begin, end, strict=True)):
+        if reached is None or start - reached > bridged:
+            covered += stop - start
         else:
-            wall += max(0.0, finish - end)
-        end = finish if end is None else max(end, finish)
-    return int(rows["cores"].max()), wall
+            covered += max(0.0, stop - reached)
+        reached = stop if reached is None else max(reached, stop)
+    return covered
 
 
 def surroundings(provenance) -> list[dict[str, Any]]:

@@ -71,7 +71,7 @@ class Chain:
     def forecast(self, kept: dict, columns, levels, widening=None) -> Forecast:
         middle, draws = intervals.drawn(self.first, kept["first"], columns)
         blind = ~np.isfinite(middle)
-        given = {self.first.target: np.where(blind, 1.0, middle)}
+        given = {self.first.target: self.first.off_link(np.where(blind, 0.0, middle))}
         point = intervals.drawn(self.second, kept["second"], given)[0]
         surface_draws = np.array(kept["second"]["draws"])
         count = min(len(draws), len(surface_draws))

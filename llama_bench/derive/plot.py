@@ -25,12 +25,12 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
     spec_of(spec, "plot", "study")
     content, fits = read_inputs("plot", inputs)
     from llama_bench.derive import drawing
-    from llama_bench.derive.figures import cost, law, loss, tasks
+    from llama_bench.derive.figures import cost, forecast, law, loss, tasks
 
     output.parent.mkdir(parents=True, exist_ok=True)
     entries = []
     with drawing.style():
-        for theme in (loss, law, tasks, cost):
+        for theme in (loss, law, forecast, tasks, cost):
             for figure in theme.draw(content, fits):
                 write_text(output.parent / f"{figure.name}.svg", figure.svg())
                 entries.append(figure.entry())

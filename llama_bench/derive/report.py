@@ -12,7 +12,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-from llama_bench.derive import headline, key_table, lawtext, making, scores, show, tables
+from llama_bench.derive import (
+    headline,
+    key_table,
+    lawtext,
+    ledger_table,
+    ledgertext,
+    making,
+    scores,
+    show,
+    tables,
+)
 from llama_bench.derive.collect import spec_of
 from llama_bench.derive.plot import read_inputs
 from llama_bench.fields import UserError
@@ -33,6 +43,7 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
     content, fits = read_inputs("report", inputs)
     figures = _figures(inputs)
     found = headline.findings(content)
+    ledger = ledgertext.points(content["forecasts"])
     page = _template().render(
         study=asked["study"],
         unfinished=asked.get("unfinished") or [],
@@ -46,6 +57,8 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
         figures=figures,
         sections=SECTIONS,
         laws=[lawtext.told(fit) for fit in fits],
+        forecast_words=ledgertext.words(ledger),
+        forecasts=ledger_table.table(ledger, content["candidates"]),
         samples=_samples(content),
         failures=_failures(content["failures"], content["runs"]),
         seconds=making.seconds_by_verb(content["runs"]),

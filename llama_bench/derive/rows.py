@@ -121,6 +121,7 @@ def _point(training: dict[str, Any]) -> dict[str, Any]:
         "ladder",
         params=training["parameters_without_embeddings"],
         flops=training["flops_exact"],
+        token_budget=training["budget"],
         params_all=training["parameters_all"],
         params_in_matrix_products=training["parameters_in_matrix_products"],
         **tables.picked("ladder", training),

@@ -54,12 +54,13 @@ COLUMNS: dict[str, dict[str, str]] = {
         "ended_at_loss": "real",
     },
     # the trainings that have a loss, in the form a law is fitted to: params are those without
-    # embeddings, flops the exact count; the other counts beside them show what the choice does
+    # embeddings, flops the exact count; the other counts beside them show what the choice does.
+    # `fit` takes a column `budget` for one of compute, so that of tokens has its unit in its name
     "ladder": {
         "params": "count", "tokens": "count", "loss": "real", "flops": "real",
-        "unique_tokens": "count", "budget": "count", "seed": "count", "params_all": "count",
-        "params_in_matrix_products": "count", "flops_six_n_d": "real", "model": "text",
-        "run": "text",
+        "unique_tokens": "count", "token_budget": "count", "seed": "count",
+        "params_all": "count", "params_in_matrix_products": "count", "flops_six_n_d": "real",
+        "model": "text", "run": "text",
     },
     # one row per training and point of its loss curve
     "curves": {
@@ -99,6 +100,24 @@ COLUMNS: dict[str, dict[str, str]] = {
     "tasks": {
         "run": "text", "task": "text", "items": "count", "metric": "text", "chance": "real",
         "higher_is_better": "flag", "description": "text", "left_out": "text",
+    },
+    # one row per forecast file, held-out training and level of the interval: what was foretold
+    # (an endless interval ends at infinity), and what was then measured. `run_status` and `loss`
+    # are the training's, `error_percent` is of the loss (above 0: foretold too high), `before` is
+    # whether it was written before the training began; `covered` is the back-test's share
+    "forecasts": {
+        "forecast": "text", "written": "real", "law": "text", "status": "text", "why": "text",
+        "runs_used": "count", "run": "text", "model": "text", **_TRAINED, "params": "count",
+        "tokens": "count", "flops": "real", "point": "real", "level": "real", "low": "real",
+        "high": "real", "covered": "real", "run_status": "text", "loss": "real",
+        "error_percent": "real", "inside": "flag", "before": "flag",
+    },
+    # one row per forecast file, law and selection of runs that the back-test compared for it:
+    # `score` is the mean error in % over the folds that all of them could forecast
+    "candidates": {
+        "forecast": "text", "law": "text", "within_percent": "real", "chosen": "flag",
+        "score": "real", "mean_error_percent": "real", "mean_bias_percent": "real",
+        "best_runs_error_percent": "real", "rows_hidden": "count", "folds": "count",
     },
     # one row per thing that was asked and gave no number: a run, a task, a probed cell
     "failures": {

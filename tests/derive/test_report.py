@@ -63,8 +63,8 @@ def test_the_interval_covers_the_mean_slope_of_a_curved_law(tmp_path):
     paper = Paper(tmp_path, noise=0.004).ladder()
     found(paper)
     ladder = tables.read(tmp_path / "tables" / "runs.parquet")["ladder"]
-    rows = ladder[ladder["budget"] == 800_000]
-    fitted = headline.slope(rows["params"], rows["loss"], rows["budget"])
+    rows = ladder[ladder["token_budget"] == 800_000]
+    fitted = headline.slope(rows["params"], rows["loss"], rows["token_budget"])
     ends = [paper.law(n, 800_000) for n in (rows["params"].min(), rows["params"].max())]
     truth = (ends[1] - ends[0]) / math.log10(rows["params"].max() / rows["params"].min())
     assert abs(fitted.per_decade - truth) < fitted.half_width < abs(truth)

@@ -29,8 +29,8 @@ def by_size(frame, column: str) -> list[str]:
     return list(frame.sort_values([column, "model"], kind="stable")["model"].unique())
 
 
-def budgets(frame) -> list[float]:
-    return sorted(frame["budget"].dropna().unique())
+def budgets(ladder) -> list[float]:
+    return sorted(ladder["token_budget"].dropna().unique())
 
 
 def _seeds(frame, within: list[str]) -> str:
@@ -45,7 +45,7 @@ def _against_parameters(ladder) -> Iterator[Figure]:
     if ladder["params"].nunique() < 2:
         return
     levels = [show.short(budget) for budget in budgets(ladder)]
-    frame = ladder.assign(level=ladder["budget"].map(show.short))
+    frame = ladder.assign(level=ladder["token_budget"].map(show.short))
     figure, ax = drawing.axes()
     _lines(ax, frame, "params", levels, drawing.shades(levels, of="budget"))
     drawing.finish(figure, ax, x=drawing.PARAMETERS, y=LOSS, legend="Training\ntokens")
@@ -54,7 +54,7 @@ def _against_parameters(ladder) -> Iterator[Figure]:
         "loss",
         "Loss against size",
         f"Mean loss on held-out text; one line per training budget ({show.listed(levels)} tokens); "
-        "both axes logarithmic." + _seeds(ladder, ["model", "budget"]),
+        "both axes logarithmic." + _seeds(ladder, ["model", "token_budget"]),
         figure,
     )
 
@@ -73,7 +73,7 @@ def _against_tokens(ladder) -> Iterator[Figure]:
         "loss",
         "Loss against training tokens",
         "The same runs, one line per size; both axes logarithmic."
-        + _seeds(ladder, ["model", "budget"]),
+        + _seeds(ladder, ["model", "token_budget"]),
         figure,
     )
 
