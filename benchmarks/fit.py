@@ -32,8 +32,7 @@ NOISE = 0.005
 
 def loss(params, tokens):
     """Hoffmann's law with the constants above, nats per token."""
-    return (TRUTH["E"] + TRUTH["A"] / params ** TRUTH["alpha"]
-            + TRUTH["B"] / tokens ** TRUTH["beta"])
+    return TRUTH["E"] + TRUTH["A"] / params ** TRUTH["alpha"] + TRUTH["B"] / tokens ** TRUTH["beta"]
 
 
 def study(design: str, noise: float, random: np.random.Generator) -> pd.DataFrame:
@@ -70,13 +69,18 @@ def coverage(studies: int, design: str, settings: dict | None = None, seed: int 
             low = -np.inf if entry["low"] is None else entry["low"]
             high = np.inf if entry["high"] is None else entry["high"]
             inside.setdefault(name, []).append(low <= TRUTH[name] <= high)
-        points = pd.DataFrame({"params": [3 * runs["params"].max()],
-                               "tokens": [3 * runs["tokens"].max()]})
+        points = pd.DataFrame(
+            {"params": [3 * runs["params"].max()], "tokens": [3 * runs["tokens"].max()]}
+        )
         said = predict_table(fit, points, levels=(0.9,)).iloc[0]
         new = loss(points["params"][0], points["tokens"][0]) * np.exp(random.normal(0, NOISE))
         inside.setdefault("new_run", []).append(said["low_90"] <= new <= said["high_90"])
-    return {"design": design, "studies": studies, "statuses": statuses,
-            "covered": {name: float(np.mean(held)) for name, held in inside.items()}}
+    return {
+        "design": design,
+        "studies": studies,
+        "statuses": statuses,
+        "covered": {name: float(np.mean(held)) for name, held in inside.items()},
+    }
 
 
 def speed(runs: str) -> dict:
@@ -90,15 +94,23 @@ def speed(runs: str) -> dict:
         )
         seconds = time.perf_counter() - began
         fit = json.loads(output.read_text())
-    return {"seconds": round(seconds, 2), "objective": fit["objective"],
-            "standard_errors": {name: fit["parameters"][name]["standard_error"]
-                                for name in ("E", "alpha", "beta")}}
+    return {
+        "seconds": round(seconds, 2),
+        "objective": fit["objective"],
+        "standard_errors": {
+            name: fit["parameters"][name]["standard_error"] for name in ("E", "alpha", "beta")
+        },
+    }
 
 
 def machine() -> dict:
     """Where the figures were taken."""
-    return {"machine": platform.machine(), "cores": os.cpu_count(),
-            "python": platform.python_version(), "numpy": np.__version__}
+    return {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
 
 
 def main(words: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""How to split a compute budget: the size with the least loss, and how little the exact size matters.
+"""How to split a compute budget: the size with the least loss, and how little exactness matters.
 
 The best split of C = 6 N D under a law of N and D: N*(C), D*(C), tokens per parameter, each with
 an interval; and the flatness, the range of sizes that costs less than 1 % of loss.
@@ -46,7 +46,8 @@ def at_budget(fit: Regression, flops: float, level: float) -> dict:
         "params": _opened(entry(np.exp(best[0]), np.exp(best[1:]), level, stretch)),
         "tokens": _opened(entry(np.exp(tokens[0]), np.exp(tokens[1:]), level, stretch)),
         "tokens_per_param": _opened(
-            entry(np.exp(tokens[0] - best[0]), np.exp(tokens[1:] - best[1:]), level, stretch)),
+            entry(np.exp(tokens[0] - best[0]), np.exp(tokens[1:] - best[1:]), level, stretch)
+        ),
         "loss": float(loss[0]),
         "flat": _flatness(grid, h[0], fit.law.link),
     }
@@ -54,8 +55,7 @@ def at_budget(fit: Regression, flops: float, level: float) -> dict:
 
 def _curve(fit: Regression, theta: np.ndarray, grid: np.ndarray, flops: float) -> np.ndarray:
     sizes = np.exp(grid)
-    columns = {"params": sizes, "tokens": flops / 6.0 / sizes,
-               "flops": np.full_like(sizes, flops)}
+    columns = {"params": sizes, "tokens": flops / 6.0 / sizes, "flops": np.full_like(sizes, flops)}
     columns["unique_tokens"] = columns["tokens"]
     with np.errstate(all="ignore"):
         h = fit.law.bind(columns, fit.reference).value(theta)

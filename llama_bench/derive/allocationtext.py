@@ -46,7 +46,7 @@ def _words(fit: dict[str, Any], entries: list[dict[str, Any]]) -> list[str]:
         f"dearest run had, {show.digits(first['flops'])} FLOPs, this law has its lowest loss, "
         f"{show.digits(first['loss'])}, with N* = {_count(size)} parameters ({_between(size)}) "
         f"trained on D* = {_count(tokens)} tokens ({_between(tokens)}): {_count(ratio)} tokens per "
-        f"parameter ({_between(ratio)}). Brackets are {level} intervals; the split counts 6 N D FLOPs."
+        f"parameter ({_between(ratio)}). Brackets are {level} intervals; compute counts as 6 N D."
     ]
     said += _beyond(fit, size["value"], tokens["value"])
     flat = first.get("flat") or {}

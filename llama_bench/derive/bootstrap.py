@@ -5,8 +5,9 @@ resampled within their stratum (a budget, a size, or a range of compute), becaus
 the same for small and large runs. Three corrections make the intervals of small tables hold; each
 of them was measured (benchmarks/fit.py, coverage):
 
-- residuals are scaled up to n - P degrees of freedom, and smoothed by as much as their own spread: a fit
-  of near-absolute deviations passes through P points exactly, so that raw residuals are too often 0;
+- residuals are scaled up to n - P degrees of freedom, and smoothed by three quarters of their
+  spread: a fit of near-absolute deviations passes through P points exactly, so that raw residuals
+  are too often 0;
 - the noise is never below the measured seed noise: repeats of one (size, tokens) that differ only
   in their seed;
 - it is widened by Student's t over the normal quantile, for a spread that is itself an estimate.
@@ -25,7 +26,7 @@ import numpy as np
 SMALLEST_STRATUM = 8
 # Whole rows are resampled in larger ones: k rows show (k - 1) / k of their variance.
 SMALLEST_CASE_STRATUM = 20
-SMOOTHING = 1.0
+SMOOTHING = 0.75
 
 
 @dataclass(frozen=True)

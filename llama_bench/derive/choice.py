@@ -69,7 +69,8 @@ def choose(
         for within in selections:
             family, settings = families.known(content | {"within_percent": within})
             table = runs_table.checked(
-                frame, family.method(settings).columns, settings.missing, source)
+                frame, family.method(settings).columns, settings.missing, source
+            )
             chosen = tuple(near_best(table, within).rows) if "loss" in table else within
             if chosen not in seen:
                 rows.append(_tested(table, family, settings))
@@ -97,8 +98,11 @@ def _scores(rows: list[dict], key: str) -> list[float | None]:
     most = max((len(folds) for folds in able), default=0)
     last = max((max(folds) for folds in able if folds), default=-1)
     within = [bool(folds) and last in folds and 2 * len(folds) >= most for folds in able]
-    shared = set.intersection(*(f for f, fit in zip(able, within, strict=True) if fit)) if any(
-        within) else set()
+    shared = (
+        set.intersection(*(f for f, fit in zip(able, within, strict=True) if fit))
+        if any(within)
+        else set()
+    )
     scores: list[float | None] = []
     for row, fit in zip(rows, within, strict=True):
         folds = [row["folds"][i] for i in sorted(shared)]
@@ -115,8 +119,15 @@ def _tested(table: Table, family, settings: FitSettings) -> dict:
         "within_percent": settings.within_percent,
         "settings": settings.model_dump(mode="json"),
         "folds": test["folds"],
-        **{key: test[key] for key in ("rows_hidden", "mean_error_percent", "mean_bias_percent",
-                                      "best_runs_error_percent")},
+        **{
+            key: test[key]
+            for key in (
+                "rows_hidden",
+                "mean_error_percent",
+                "mean_bias_percent",
+                "best_runs_error_percent",
+            )
+        },
         "levels": test["levels"],
     }
 
@@ -132,6 +143,9 @@ def fitted(frame: pd.DataFrame, content: dict, source: str = "runs") -> dict:
     rows, winner = choose(frame, settings.laws, settings.selections, settings.on, source)
     first = settings.laws[0]
     fit = fit_table(frame, winner or ({"law": first} if isinstance(first, str) else first), source)
-    why = ("the smallest mean error on hidden larger runs" if winner
-           else "too few runs to hide any; the first law, untested")
+    why = (
+        "the smallest mean error on hidden larger runs"
+        if winner
+        else "too few runs to hide any; the first law, untested"
+    )
     return fit | {"choice": {"why": why, "on": settings.on, "table": rows}}

@@ -33,8 +33,10 @@ def content(frame: pd.DataFrame, family, settings, source: str) -> dict:
             continue
         if base is None:
             base = _values(frame, family, settings, source)
-        entries.append({"column": column, "instead_of": match[1]}
-                       | _entry(frame, column, match[1], family, settings, source, base))
+        entries.append(
+            {"column": column, "instead_of": match[1]}
+            | _entry(frame, column, match[1], family, settings, source, base)
+        )
     return {"counting": entries}
 
 
@@ -47,8 +49,9 @@ def _entry(frame, column, name, family, settings, source, base) -> dict:
     except UserError as error:
         return {"status": "ill-posed", "why": str(error), "values": {}, "shifts": {}}
     status = values.pop("status")
-    shifts = {n: v - base[n] for n, v in values.items()
-              if v is not None and base.get(n) is not None}
+    shifts = {
+        n: v - base[n] for n, v in values.items() if v is not None and base.get(n) is not None
+    }
     return {"status": status, "why": "", "values": values, "shifts": shifts}
 
 

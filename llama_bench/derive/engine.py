@@ -70,7 +70,10 @@ def minimise(
 
     def work(span: slice) -> Minimum:
         rows = [v[span] if v.ndim == 2 else v[None] for v in (target, weight)]
-        return _Descent(surface, *rows, delta).run(start[span], iterations, tolerance)
+        # A step too far overflows, costs infinity and is not taken. (Set here: threads do not
+        # inherit it.)
+        with np.errstate(all="ignore"):
+            return _Descent(surface, *rows, delta).run(start[span], iterations, tolerance)
 
     if len(spans) > 1 and workers() > 1:
         with ThreadPoolExecutor(workers()) as pool:

@@ -63,10 +63,16 @@ def _frontier(table: Table, settings: FrontierSettings) -> Table:
 FAMILIES: dict[str, Family] = {
     "chinchilla": Family(FitSettings, _single(lambda settings: chinchilla)),
     "kaplan": Family(KaplanSettings, _single(kaplan)),
-    "isoflop": Family(IsoflopSettings, optima=lambda table, settings: optima.minima(
-        table, settings.method, settings.noise, settings.seed)),
-    "envelope": Family(EnvelopeSettings, optima=lambda table, settings: optima.envelope(
-        table, settings.rows == "optima")),
+    "isoflop": Family(
+        IsoflopSettings,
+        optima=lambda table, settings: optima.minima(
+            table, settings.method, settings.noise, settings.seed
+        ),
+    ),
+    "envelope": Family(
+        EnvelopeSettings,
+        optima=lambda table, settings: optima.envelope(table, settings.rows == "optima"),
+    ),
     "frontier": Family(FrontierSettings, _single(lambda settings: frontier), _frontier),
     "overtraining": Family(OvertrainingSettings, _single(lambda settings: overtraining)),
     "data_constrained": Family(DataConstrainedSettings, _single(data_constrained)),

@@ -51,7 +51,9 @@ def write(output: Path, text: str) -> None:
         raise UserError(f"{output}: cannot be written ({error.strerror})") from None
 
 
-def fit_table(frame: pd.DataFrame, settings: dict | str | FitSettings, source: str = "runs") -> dict:
+def fit_table(
+    frame: pd.DataFrame, settings: dict | str | FitSettings, source: str = "runs"
+) -> dict:
     """The content of a fit file. `settings`: a law's name, a dict with "law", or FitSettings.
 
     Raises UserError for a table or settings that cannot be used; a table that can be used but
@@ -104,6 +106,7 @@ def _content(family, table: Table, settings: FitSettings) -> dict:
         "seed_noise": last.noise.seed if last.noise else None,
         "allocation": allocation.content(fits[0], settings),
         "back_test": judge.back_test(method, table, settings, family.reduce)
-        if settings.back_test else None,
+        if settings.back_test
+        else None,
         "predict": method.kept(fits),
     }

@@ -1,4 +1,4 @@
-"""What a fit may be told. Every setting has a default that suits a table one knows nothing about."""
+"""What a fit may be told. Every default suits a table that one knows nothing about."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class FitSettings(Base):
     """The settings of a fit.
 
     loss_function: Huber's loss with threshold `delta` (summed, on the law's own scale: log loss,
-    or accuracy), or the square. residual: of the logarithm of the loss, or of the loss itself. starts: sets of exponents that a search begins at. draws:
-    bootstrap draws. level: of the parameters' intervals. bootstrap: `residuals` resampled about
-    the fitted law, or `cases`, whole rows; `auto` takes cases where there are ten rows or more to
-    a parameter. within_percent: fit only the runs within
-    that many percent of the best loss of their budget. missing: what an empty cell is. levels: of
-    the predictions' intervals. back_test: whether to test the law on the largest runs.
+    or accuracy), or the square. residual: of the logarithm of the loss, or of the loss itself.
+    starts: sets of exponents that a search begins at. draws: bootstrap draws. level: of the
+    parameters' intervals. bootstrap: `residuals` resampled about the fitted law, or `cases`, whole
+    rows; `auto` takes cases where there are ten rows or more to a parameter. within_percent: fit
+    only the runs within that many percent of the best loss of their budget. missing: what an empty
+    cell is, an error or a row to leave out. back_test: whether to test the law on the largest runs.
     """
 
     law: str

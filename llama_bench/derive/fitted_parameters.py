@@ -22,7 +22,8 @@ def parameters(fit: Regression, level: float) -> dict[str, dict]:
     blind = _undetermined(fit)
     held = set(fit.at_bound)
     return {
-        name: missing() if name in blind
+        name: missing()
+        if name in blind
         else _interval(best[name][0], pushed.get(name, drawn[name]), level, fit, name in held)
         for name in best
     }
@@ -37,7 +38,8 @@ def derived(fit: Regression, level: float) -> dict[str, dict]:
         best = fit.law.derived(_natural(fit, fit.theta[None]))
         drawn = fit.law.derived(_natural(fit, fit.draws))
     return {
-        name: missing() if name in blind or not np.isfinite(best[name][0])
+        name: missing()
+        if name in blind or not np.isfinite(best[name][0])
         else _interval(best[name][0], drawn[name], level, fit, bool(held))
         for name in best
     }
@@ -59,8 +61,14 @@ def points(fit: Regression) -> list[dict]:
 
 def missing() -> dict:
     """The entry of a parameter that is not determined at all."""
-    return {"value": None, "standard_error": None, "low": None, "high": None,
-            "unbounded": ["low", "high"], "at_bound": False}
+    return {
+        "value": None,
+        "standard_error": None,
+        "low": None,
+        "high": None,
+        "unbounded": ["low", "high"],
+        "at_bound": False,
+    }
 
 
 def entry(value, drawn, level, stretch=1.0, at_bound=False) -> dict:

@@ -26,6 +26,7 @@ LEVELS = (0.5, 0.8, 0.9, 0.95)
 FOLD_DRAWS, FOLD_STARTS = 160, 24
 # An interval is widened where so few hidden runs inside it would be this improbable by chance.
 CHANCE = 0.1
+ROWS_OF_A_FOLD = 8
 
 
 def same(table: Table, settings: FitSettings) -> Table:
@@ -58,34 +59,49 @@ def back_test(
     law, so that laws can be compared. Returns the `back_test` of a fit file, whose keys
     docs/laws.md explains. Percentages are of the target.
     """
-    brief = settings.model_copy(update={
-        "draws": min(settings.draws, FOLD_DRAWS), "starts": min(settings.starts, FOLD_STARTS)})
-    target = method.last.target
+    brief = settings.model_copy(
+        update={
+            "draws": min(settings.draws, FOLD_DRAWS),
+            "starts": min(settings.starts, FOLD_STARTS),
+        }
+    )
     best = excess(table) <= 0 if "loss" in table else np.zeros(len(table), bool)
-    rows = {int(row): place for place, row in enumerate(table.rows)}
     meant = np.isin(table.rows, reduce(table, settings).rows)
     shown, hidden = [], []
     for fitted, ahead in folds(table):
-        train = near_best(reduce(table.keep(fitted, "hidden"), brief), settings.within_percent,
-                          target)
+        train = reduce(table.keep(fitted, "hidden"), brief)
+        train = near_best(train, settings.within_percent, method.last.target)
         test = table.keep(ahead & meant, "not ahead")
-        fits = method.fit(train, brief, brief=True) if len(train) and len(test) else []
-        entry = {"rows_fitted": len(train), "rows_hidden": len(test),
-                 "largest_fitted": float(extent(train).max()) if len(train) else None,
-                 "status": status_of(fits)[0] if fits else "too-few-points",
-                 "mean_error_percent": None, "best_runs_error_percent": None}
-        kept = method.kept(fits) if fits else None
-        if kept is not None:
-            found = method.forecast(kept, test.columns, levels)
-            error = 100 * (found.point / test[target] - 1)
-            if np.isfinite(error).all():
-                entry["mean_error_percent"] = float(np.mean(np.abs(error)))
-                mine = best[[rows[int(row)] for row in test.rows]]
-                if mine.any():
-                    entry["best_runs_error_percent"] = float(np.mean(np.abs(error[mine])))
-                hidden.append((error, _scores(method.last, found, test), mine))
+        entry, found = _fold(method, train, test, best[ahead & meant], brief, levels)
         shown.append(entry)
+        if found is not None:
+            hidden.append(found)
     return {"folds": shown, **_verdict(hidden, levels)}
+
+
+def _fold(method, train: Table, test: Table, best: np.ndarray, settings, levels):
+    """What one fold shows, and (error in percent, scores, best) of its hidden rows, or None."""
+    fits = method.fit(train, settings, brief=True) if len(train) and len(test) else []
+    entry = {
+        "rows_fitted": len(train),
+        "rows_hidden": len(test),
+        "largest_fitted": float(extent(train).max()) if len(train) else None,
+        "status": status_of(fits)[0] if fits else "too-few-points",
+        "mean_error_percent": None,
+        "best_runs_error_percent": None,
+    }
+    kept = method.kept(fits) if fits else None
+    if kept is None:
+        return entry, None
+    found = method.forecast(kept, test.columns, levels)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = 100 * (found.point / test[method.last.target] - 1)
+    if not np.isfinite(error).all():
+        return entry, None
+    entry["mean_error_percent"] = float(np.mean(np.abs(error)))
+    if best.any():
+        entry["best_runs_error_percent"] = float(np.mean(np.abs(error[best])))
+    return entry, (error, _scores(method.last, found, test), best)
 
 
 def _scores(law: Law, found, test: Table) -> dict[float, np.ndarray]:
@@ -104,19 +120,26 @@ def _scores(law: Law, found, test: Table) -> dict[float, np.ndarray]:
 
 def _verdict(hidden: list, levels) -> dict:
     if not hidden:
-        return {"rows_hidden": 0, "mean_error_percent": None, "mean_bias_percent": None,
-                "best_runs_error_percent": None, "levels": []}
+        return {
+            "rows_hidden": 0,
+            "mean_error_percent": None,
+            "mean_bias_percent": None,
+            "best_runs_error_percent": None,
+            "levels": [],
+        }
     error = np.concatenate([h[0] for h in hidden])
     best = np.concatenate([h[2] for h in hidden])
     rows = []
     for level in levels:
         scores = [h[1][level] for h in hidden]
-        rows.append({
-            "level": level,
-            "covered_as_drawn": float(np.mean(np.concatenate(scores) <= 1)),
-            "widening": widening(np.concatenate(scores), level),
-            "covered": _held_out_cover(scores, level),
-        })
+        rows.append(
+            {
+                "level": level,
+                "covered_as_drawn": float(np.mean(np.concatenate(scores) <= 1)),
+                "widening": widening(scores, level),
+                "covered": _held_out_cover(scores, level),
+            }
+        )
     return {
         "rows_hidden": len(error),
         "mean_error_percent": float(np.mean(np.abs(error))),
@@ -126,17 +149,22 @@ def _verdict(hidden: list, levels) -> dict:
     }
 
 
-def widening(scores: np.ndarray, level: float) -> float:
+def widening(scores: list[np.ndarray], level: float) -> float:
     """The factor, 1 or more, by which half-widths grow so that the hidden runs lie inside.
 
-    The conformal quantile of the scores, where fewer of them lie inside than chance explains; the
-    intervals of a law that holds stay as they are.
+    scores: one array a fold. The conformal quantile of all of them, where fewer lie inside than
+    chance explains; the intervals of a law that holds stay as they are. The runs of a fold share
+    the error of its fit, so a fold counts as ROWS_OF_A_FOLD independent ones at most.
     """
-    inside, count = int(np.sum(scores <= 1)), len(scores)
-    if count == 0 or _binomial_tail(inside, count, level) > CHANCE:
+    if not scores:
         return 1.0
-    rank = min(math.ceil((count + 1) * level), count)
-    return max(1.0, float(np.sort(scores)[rank - 1]))
+    everything = np.concatenate(scores)
+    count = min(len(everything), ROWS_OF_A_FOLD * len(scores))
+    inside = round(float(np.mean(everything <= 1)) * count)
+    if _binomial_tail(inside, count, level) > CHANCE:
+        return 1.0
+    rank = min(math.ceil((len(everything) + 1) * level), len(everything))
+    return max(1.0, float(np.sort(everything)[rank - 1]))
 
 
 def _held_out_cover(scores: list[np.ndarray], level: float) -> float:
@@ -144,7 +172,7 @@ def _held_out_cover(scores: list[np.ndarray], level: float) -> float:
     inside = []
     for place, mine in enumerate(scores):
         others = [s for i, s in enumerate(scores) if i != place]
-        factor = widening(np.concatenate(others), level) if others else 1.0
+        factor = widening(others, level)
         inside.append(mine <= factor)
     return float(np.mean(np.concatenate(inside)))
 
@@ -152,8 +180,11 @@ def _held_out_cover(scores: list[np.ndarray], level: float) -> float:
 def _binomial_tail(inside: int, count: int, level: float) -> float:
     """P(at most `inside` of `count`), each inside with probability `level`."""
     logs = [
-        math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
-        + k * math.log(level) + (count - k) * math.log1p(-level)
+        math.lgamma(count + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(count - k + 1)
+        + k * math.log(level)
+        + (count - k) * math.log1p(-level)
         for k in range(inside + 1)
     ]
     return min(1.0, math.fsum(math.exp(value) for value in logs))

@@ -24,22 +24,24 @@ def table(ledger: list[dict[str, Any]], candidates) -> dict[str, Any] | None:
     forecast file, with its candidates}. None of no forecast."""
     if not ledger:
         return None
+    levels = sorted({level for point in ledger for level in point["intervals"]})
     files = list(dict.fromkeys(point["forecast"] for point in ledger))
     return {
         "compared": COMPARED,
-        "levels": [show.percent(level) for level in ledger[0]["intervals"]],
+        "levels": [show.percent(level) for level in levels],
         "seeds": len({str(point["seed"]) for point in ledger}) > 1,
-        "rows": [_row(point) for point in ledger],
+        "rows": [_row(point, levels) for point in ledger],
         "files": [_file(name, ledger, candidates) for name in files],
     }
 
 
-def _row(point: dict[str, Any]) -> dict[str, Any]:
+def _row(point: dict[str, Any], levels: list[float]) -> dict[str, Any]:
     """Shown text of one row of the table; a cell of `intervals` is (interval, share covered)."""
     intervals = []
-    for entry in point["intervals"].values():
-        held = "" if show.absent(entry["covered"]) else f"held {show.percent(entry['covered'])}"
-        known = not show.absent(entry["point"])
+    for level in levels:
+        entry = point["intervals"].get(level)
+        known = entry is not None and not show.absent(entry["point"])
+        held = f"held {show.percent(entry['covered'])}" if known else ""
         intervals.append((between(entry) if known else show.NOTHING, held))
     return {
         "model": point["model"],
@@ -60,10 +62,11 @@ def _verdict(point: dict[str, Any]) -> str:
         return f"{STATES['lost']}: {point['run_status']}"
     if point["state"] != "scored":
         return STATES[point["state"]]
+    fit = "" if point["status"] == "converged" else f" (fit {point['status']})"
     inside = [level for level, entry in point["intervals"].items() if entry["inside"]]
     if inside:
-        return f"inside the {show.percent(min(inside))} interval"
-    return f"outside the {show.percent(max(point['intervals']))} interval"
+        return f"inside the {show.percent(min(inside))} interval{fit}"
+    return f"outside the {show.percent(max(point['intervals']))} interval{fit}"
 
 
 def _file(name: str, ledger: list[dict[str, Any]], candidates) -> dict[str, Any]:

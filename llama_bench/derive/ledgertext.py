@@ -108,12 +108,10 @@ def _lead(ledger: list[dict[str, Any]]) -> str:
             f"{text} before it was trained; it came out at {show.digits(point['loss'], DIGITS)}: "
             f"{show.percent(abs(point['error_percent']) / 100)} off, {where} the interval."
         )
-    came_out = (
-        ""
-        if show.absent(point["loss"])
-        else (f" The run came out at {show.digits(point['loss'], DIGITS)}.")
-    )
-    return f"{text}, but this tests nothing: {STATES[point['state']]}.{came_out}"
+    text = f"{text}, but this tests nothing: {STATES[point['state']]}."
+    if show.absent(point["loss"]):
+        return text
+    return f"{text} The run came out at {show.digits(point['loss'], DIGITS)}."
 
 
 def _summary(ledger: list[dict[str, Any]]) -> list[str]:
@@ -123,7 +121,7 @@ def _summary(ledger: list[dict[str, Any]]) -> list[str]:
     if len(scored) > 1:
         errors = [abs(point["error_percent"]) / 100 for point in scored]
         held = []
-        for level in scored[0]["intervals"]:
+        for level in sorted(set.intersection(*(set(point["intervals"]) for point in scored))):
             inside = sum(bool(point["intervals"][level]["inside"]) for point in scored)
             held.append(f"in the {show.percent(level)} interval for {inside}")
         said.append(
@@ -133,10 +131,10 @@ def _summary(ledger: list[dict[str, Any]]) -> list[str]:
         )
     newest = ledger[0]
     if newest["state"] != "none":
-        chosen = "" if show.absent(newest["why"]) else f", chosen by the back-test: {newest['why']}"
+        why = "" if show.absent(newest["why"]) else f"; why this one: {newest['why']}"
         said.append(
-            f"The forecast was made by the law {newest['law']}{chosen}. Intervals are for the loss of a "
-            "single run; below each stands the share of hidden larger runs that such an interval "
+            f"The forecast was made by the law {newest['law']}{why}. Intervals are for the loss of "
+            "a single run; below each stands the share of hidden larger runs that such an interval "
             "held in the back-test."
         )
         if newest["status"] != "converged":

@@ -60,8 +60,10 @@ class Chain:
 
     def fit(self, table: Table, settings, brief: bool = False) -> list[Regression]:
         other = settings.model_copy(update={"seed": settings.seed + 1})
-        return [regress(self.first, table, settings, brief),
-                regress(self.second, table, other, brief)]
+        return [
+            regress(self.first, table, settings, brief),
+            regress(self.second, table, other, brief),
+        ]
 
     def kept(self, fits: list[Regression]) -> dict | None:
         if any(fit.theta is None for fit in fits):
@@ -93,4 +95,3 @@ def status_of(fits: list[Regression]) -> tuple[str, str]:
     if len(fits) == 1 or worst.status == "converged":
         return worst.status, worst.why
     return worst.status, f"{worst.law.formula}: {worst.why}"
-

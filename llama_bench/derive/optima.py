@@ -50,8 +50,14 @@ def minima(table: Table, method: str, noise: float | None, seed: int) -> Optima:
     random = np.random.default_rng(seed)
     told, rows = [], []
     for group, (size, loss) in zip(groups, curves, strict=True):
-        entry = {"budget": float(np.exp(np.mean(np.log(table["flops"][group])))),
-                 "runs": len(group), "params": None, "tokens": None, "loss": None, "why": ""}
+        entry = {
+            "budget": float(np.exp(np.mean(np.log(table["flops"][group])))),
+            "runs": len(group),
+            "params": None,
+            "tokens": None,
+            "loss": None,
+            "why": "",
+        }
         told.append(entry)
         if len(size) < isoflop.FEWEST[method]:
             entry["why"] = f"{len(size)} sizes; {method} takes {isoflop.FEWEST[method]}"
@@ -91,8 +97,9 @@ def _noise(table, groups, curves) -> float:
             off = np.log(table["loss"][group]) - loss[place]
             repeats.append((np.sum(off**2), len(group) - len(size)))
     if repeats:
-        return max(LEAST_NOISE, float(np.sqrt(sum(s for s, _ in repeats) /
-                                              sum(n for _, n in repeats))))
+        return max(
+            LEAST_NOISE, float(np.sqrt(sum(s for s, _ in repeats) / sum(n for _, n in repeats)))
+        )
     rough = np.concatenate([isoflop.roughness(*curve) for curve in curves])
     # The median: where a curve bends sharply its cubic is off for no fault of the run's.
     return max(LEAST_NOISE, float(1.4826 * np.median(np.abs(rough)))) if len(rough) else 1e-3
@@ -102,8 +109,11 @@ def _at(table: Table, group: np.ndarray, best: np.ndarray) -> dict:
     size = np.log(table["params"][group])
     order = np.argsort(size, kind="stable")
     tokens = np.interp(best[0], size[order], np.log(table["tokens"][group])[order])
-    return {"params": float(np.exp(best[0])), "tokens": float(np.exp(tokens)),
-            "loss": float(np.exp(best[1]))}
+    return {
+        "params": float(np.exp(best[0])),
+        "tokens": float(np.exp(tokens)),
+        "loss": float(np.exp(best[1])),
+    }
 
 
 def envelope(table: Table, all_are_optima: bool = False) -> Optima:
@@ -115,14 +125,21 @@ def envelope(table: Table, all_are_optima: bool = False) -> Optima:
     above = excess(table) if not all_are_optima else np.zeros(len(table))
     for group in budgets(table) if not all_are_optima else np.arange(len(table))[:, None]:
         best = group[np.argmin(above[group])]
-        entry = {"budget": float(table["flops"][best]), "runs": len(group),
-                 "params": None, "tokens": None, "loss": None, "why": ""}
+        entry = {
+            "budget": float(table["flops"][best]),
+            "runs": len(group),
+            "params": None,
+            "tokens": None,
+            "loss": None,
+            "why": "",
+        }
         told.append(entry)
         if above[best] > 0:
             entry["why"] = "a run of less compute does better"
             continue
-        entry |= {name: float(table[name][best]) for name in ("params", "tokens", "loss")
-                  if name in table}
+        entry |= {
+            name: float(table[name][best]) for name in ("params", "tokens", "loss") if name in table
+        }
         rows.append([entry["budget"], entry["params"], entry["tokens"], entry["loss"], 1.0])
     return Optima(_as_table(rows, table.left_out), told)
 

@@ -26,16 +26,18 @@ def content(found: Optima, settings: FitSettings) -> dict:
     enough; `status` is of the first four, `loss_status` of the others.
     """
     names = [name for name in LAWS if name in found.table or not len(found.table)]
-    fits = {name: Single(LAWS[name]).fit(_unweighted(found.table, name), settings)[0]
-            for name in names}
+    fits = {
+        name: Single(LAWS[name]).fit(_unweighted(found.table, name), settings)[0] for name in names
+    }
     status, why = status_of([fits["params"], fits["tokens"]])
     parameters, predict, tests = {}, {}, {}
     for name, fit in fits.items():
         parameters |= fitted_parameters.parameters(fit, settings.level)
         predict[name] = intervals.kept(fit)
         if settings.back_test and fit.theta is not None:
-            tests[name] = judge.back_test(Single(LAWS[name]), _unweighted(found.table, name),
-                                          settings)
+            tests[name] = judge.back_test(
+                Single(LAWS[name]), _unweighted(found.table, name), settings
+            )
     loss = fits.get("loss")
     return {
         "formula": "N*(C) = N_1 C^a, D*(C) = D_1 C^b",

@@ -78,7 +78,9 @@ def predict_table(
 def _nothing(rows: int, levels) -> dict:
     nothing = np.full(rows, np.nan)
     return {"point": nothing} | {
-        f"{end}_{_percent(level)}": nothing for level in levels for end in ("low", "high", "covered")
+        f"{end}_{_percent(level)}": nothing
+        for level in levels
+        for end in ("low", "high", "covered")
     }
 
 

@@ -71,8 +71,10 @@ def regress(law: Law, table: Table, settings, brief: bool = False) -> Regression
     names = law.parameter_names
     distinct = len(np.unique(np.stack([table[c] for c in law.needs], axis=1), axis=0))
     if distinct <= len(names):
-        why = (f"{distinct} distinct points for the {len(names)} parameters of {law.name}; "
-               f"it takes {len(names) + 1} at least")
+        why = (
+            f"{distinct} distinct points for the {len(names)} parameters of {law.name}; "
+            f"it takes {len(names) + 1} at least"
+        )
         return Regression(law, table, "too-few-points", why, {})
     reference = law.reference(table.columns)
     surface = law.bind(table.columns, reference)
@@ -83,13 +85,21 @@ def regress(law: Law, table: Table, settings, brief: bool = False) -> Regression
     theta = basins.theta[0]
     residuals = target - surface.value(theta[None])[0]
     fit = Regression(
-        law, table, "converged", "", reference, surface, theta,
-        float(basins.objective[0]), residuals,
+        law,
+        table,
+        "converged",
+        "",
+        reference,
+        surface,
+        theta,
+        float(basins.objective[0]),
+        residuals,
         bootstrap.measure(table, law.needs, target, residuals, len(names)),
         null=undetermined(surface),
     )
     fit = replace(
-        fit, draws=_draw(fit, basins.theta, target, weight, settings, effort),
+        fit,
+        draws=_draw(fit, basins.theta, target, weight, settings, effort),
         stretch=1.0 if _by_cases(fit, settings) else fit.noise.stretch,
     )
     return _judge(fit, settings, bool(basins.settled[0]))
@@ -100,8 +110,9 @@ def search(surface, target, weight, settings, effort=FULL) -> engine.Minimum:
     start = surface.starts(settings.starts, target, weight)
     found = engine.minimise(surface, target, weight, start, settings.threshold, 40, 1e-9)
     rough = found.theta[_distinct(found, 0.02, effort.polished)]
-    best = engine.minimise(surface, target, weight, rough, settings.threshold, effort.iterations,
-                           effort.tolerance)
+    best = engine.minimise(
+        surface, target, weight, rough, settings.threshold, effort.iterations, effort.tolerance
+    )
     kept = _distinct(best, 0.02, effort.basins)
     return engine.Minimum(best.theta[kept], best.objective[kept], best.settled[kept])
 
@@ -154,8 +165,15 @@ def _draw(fit: Regression, basins, target, weight, settings, effort) -> np.ndarr
         fitted = target - fit.residuals
         targets, weights = fitted + bootstrap.resample(fit.noise, settings.draws, random), weight
     start = _best_basins(fit.surface, targets, weights, basins, settings)
-    return engine.minimise(fit.surface, targets, weights, start, settings.threshold,
-                           effort.draw_iterations, effort.draw_tolerance).theta
+    return engine.minimise(
+        fit.surface,
+        targets,
+        weights,
+        start,
+        settings.threshold,
+        effort.draw_iterations,
+        effort.draw_tolerance,
+    ).theta
 
 
 def _best_basins(surface, targets, weights, basins, settings) -> np.ndarray:
@@ -163,8 +181,15 @@ def _best_basins(surface, targets, weights, basins, settings) -> np.ndarray:
     if len(basins) == 1:
         return np.repeat(basins, settings.draws, axis=0)
     tried = [
-        engine.minimise(surface, targets, weights, np.repeat(basin[None], settings.draws, axis=0),
-                        settings.threshold, 6, 1e-7)
+        engine.minimise(
+            surface,
+            targets,
+            weights,
+            np.repeat(basin[None], settings.draws, axis=0),
+            settings.threshold,
+            6,
+            1e-7,
+        )
         for basin in basins
     ]
     lowest = np.argmin([found.objective for found in tried], axis=0)
@@ -186,15 +211,21 @@ def _judge(fit: Regression, settings, settled: bool) -> Regression:
     open_above = names[drawn_high.mean(axis=0) > tail]
     if fit.null.shape[1]:
         moved = names[np.abs(fit.null).max(axis=1) > 1e-3]
-        return replace(fit, status="ill-posed", at_bound=tuple(held),
-                       why=f"the data do not determine {', '.join(moved)}")
+        return replace(
+            fit,
+            status="ill-posed",
+            at_bound=tuple(held),
+            why=f"the data do not determine {', '.join(moved)}",
+        )
     if len(held):
-        where = ", ".join(f"{n} at its {'lower' if n in names[low] else 'upper'} bound"
-                          for n in held)
+        where = ", ".join(
+            f"{n} at its {'lower' if n in names[low] else 'upper'} bound" for n in held
+        )
         return replace(fit, status="at-bounds", why=where, at_bound=tuple(held))
     if len(open_above):
-        return replace(fit, status="ill-posed",
-                       why=f"the interval of {', '.join(open_above)} is open above")
+        return replace(
+            fit, status="ill-posed", why=f"the interval of {', '.join(open_above)} is open above"
+        )
     if not settled:
         return replace(fit, status="ill-posed", why="the search did not settle on a minimum")
     return fit

@@ -23,6 +23,13 @@ from llama_bench.fields import UserError, number, unknown
 POSITIVE = ("params", "tokens", "flops", "loss", "unique_tokens", "budget", "task_loss")
 SHARES = ("accuracy",)
 NOT_NEGATIVE = ("weight",)
+# Beyond these no number is a measurement, and squares of it overflow.
+RANGES = {
+    "loss": (1e-12, 1e12),
+    "task_loss": (1e-12, 1e12),
+    "weight": (1e-30, 1e30),
+    **dict.fromkeys(("params", "tokens", "flops", "unique_tokens", "budget"), (1e-3, 1e60)),
+}
 OPTIONAL = ("flops", "budget", "weight")
 KNOWN = (*POSITIVE, *SHARES, *NOT_NEGATIVE, "seed")
 
@@ -146,14 +153,22 @@ def _numbers(values: pd.Series, name: str, missing: str, source: str) -> np.ndar
     _complain(name, text, "is not a number", source, values)
     _complain(name, np.isinf(result), "is infinite", source)
     if missing == "error":
-        _complain(name, np.isnan(result), "is missing (empty or NaN)", source,
-                  hint="; fill it in, or set missing to leave-out to fit without such rows")
+        _complain(
+            name,
+            np.isnan(result),
+            "is missing (empty or NaN)",
+            source,
+            hint="; fill it in, or set missing to leave-out to fit without such rows",
+        )
     if name in POSITIVE:
         _complain(name, result <= 0, "must be above zero", source, values)
     elif name in NOT_NEGATIVE:
         _complain(name, result < 0, "must not be negative", source, values)
     elif name in SHARES:
         _complain(name, (result < 0) | (result > 1), "must lie within 0 and 1", source, values)
+    low, high = RANGES.get(name, (-np.inf, np.inf))
+    beyond = (result != 0) & ((result < low) | (result > high))
+    _complain(name, beyond, f"must lie within {low:g} and {high:g}", source, values)
     return result
 
 
@@ -168,7 +183,7 @@ def _complain(name, wrong, what, source, values=None, hint=""):
         return
     places = np.flatnonzero(wrong)
     shown = ", ".join(str(i + 1) for i in places[:8]) + (", ..." if len(places) > 8 else "")
-    example = f" ({values.iloc[places[0]]!r})" if values is not None else ""
+    example = f" ({str(values.iloc[places[0]])!r})" if values is not None else ""
     rows = "row" if len(places) == 1 else f"{len(places)} rows:"
     raise UserError(f"{source}: column {name!r} {what} in {rows} {shown}{example}{hint}")
 
@@ -184,4 +199,7 @@ def _without_gaps(table: Table, frame: pd.DataFrame, needs: list[str], single: b
         known = [c for c in KNOWN if c in frame.columns]
         copies = frame[known].astype(str).duplicated().to_numpy()[table.rows - 1]
         table = table.keep(~copies, "an exact copy of an earlier row")
+    if not len(table):
+        reasons = sorted({entry["why"] for entry in table.left_out})
+        raise UserError(f"no row is left to fit: {'; '.join(reasons)}")
     return table

@@ -30,8 +30,8 @@ def spread(count: int, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
 def project(columns: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Non-negative least squares for a batch of columns (B, n, K): coefficients (B, K).
 
-    target, weight: (n,). Minimises sum_i weight_i (target_i - sum_k c_k columns_ik)^2, c >= 0, by trying every set of
-    columns that stay (2^K - 1 of them; a law has four coefficients at most).
+    target, weight: (n,). Minimises sum_i weight_i (target_i - sum_k c_k columns_ik)^2, c >= 0,
+    by trying every set of columns that stay (2^K - 1 of them; a law has four coefficients at most).
     """
     batch, _, size = columns.shape
     weighted = columns * weight[None, :, None]

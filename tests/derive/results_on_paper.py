@@ -41,6 +41,27 @@ PREPARE = {
     "token_width": 2,
     "bytes_per_token": 3.5,
 }
+_CANDIDATE = {
+    "within_percent": None,
+    "mean_bias_percent": -0.1,
+    "best_runs_error_percent": None,
+    "rows_hidden": 5,
+    "folds": [{"mean_error_percent": 0.5}, {"mean_error_percent": None}],
+}
+_COMPARED = [
+    {**_CANDIDATE, "law": "kaplan", "score": 0.3, "mean_error_percent": 0.5, "chosen": True},
+    {**_CANDIDATE, "law": "chinchilla", "score": None, "mean_error_percent": None, "chosen": False},
+]
+FORECAST = {
+    "schema": 1,
+    "runs_asked": ["a", "b", "c", "d", "e", "f", "g"],
+    "runs_used": ["a", "b", "c", "d", "e", "f", "g"],
+    "levels": [0.5, 0.8, 0.95],
+    "law": "kaplan",
+    "status": "converged",
+    "why": "the smallest mean error on hidden larger runs",
+    "choice": {"table": _COMPARED},
+}
 _NEXT_LINE = {"metric": "acc", "chance": 0.25, "higher_is_better": True, "items": 120}
 _BITS = {"metric": "bits_per_byte", "chance": 8.0, "higher_is_better": False, "items": 60}
 TASKS = {

@@ -37,6 +37,7 @@ class Paper:
 
     def __init__(self, root: Path, noise: float = 0.0, sizes=SIZES, budgets=BUDGETS, seeds=(0,)):
         self.root, self.noise, self.runs, self.clock = root, noise, [], 1.7e9
+        self.forecasts: list[str] = []
         self.sizes, self.budgets, self.seeds, self.law = sizes, budgets, seeds, law
 
     def whole(self) -> Paper:
@@ -60,7 +61,8 @@ class Paper:
         return self
 
     def spec(self) -> str:
-        return json.dumps({"study": "paper", "runs": self.runs, "config": CONFIG})
+        asked = {"study": "paper", "runs": self.runs, "config": CONFIG}
+        return json.dumps(asked | {"forecasts": self.forecasts} if self.forecasts else asked)
 
     def add(self, verb, id, labels, result, spec, record=True, threads=1, **said) -> Path:
         """One run of ten seconds, after the one before; `said` is status and reason.
@@ -95,6 +97,27 @@ class Paper:
                 held_out = f"{loss:.6f}" if part == 100 else ""
                 rows.writerow([tokens, self.law(shape.size, tokens) + 0.05, held_out, 0.003])
         return folder
+
+    def forecast(self, *places, written, name="held-1", said=(), **content) -> Path:
+        """A forecast of the trainings at `places` (model, budget), by the law itself: intervals of
+        1, 2 and 4 % about it. `said` replaces keys of every point."""
+        points = [self._point(label, budget) | dict(said) for label, budget in places]
+        content = {**results.FORECAST, "id": name, "written": written, "points": points} | content
+        path = self.root / "forecasts" / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
+        self.forecasts.append(str(path))
+        return path
+
+    def _point(self, label, budget) -> dict:
+        size = shape_of_size(self.sizes[label]).size
+        loss = self.law(size, budget)
+        point = {"run": f"{label}-{budget}-s0", "model": label, "params": size, "tokens": budget}
+        point |= {"flops": 6.0 * size * budget, "point": loss}
+        for percent, off in {"50": 0.01, "80": 0.02, "95": 0.04}.items():
+            point |= {f"low_{percent}": loss * (1 - off), f"high_{percent}": loss * (1 + off)}
+            point[f"covered_{percent}"] = 0.75
+        return point
 
     def evaluate(self, label, shape, budget=None, seed=None, pretrained=None, **said) -> Path:
         result = results.evaluate(label, shape, budget, law(shape.size, budget or 4e6))

@@ -35,6 +35,9 @@ def test_ladder_returns_the_numbers_that_were_put_in(tmp_path):
         shape = shape_of_size(SIZES[row["model"]])
         assert row["loss"] == law(row["params"], row["tokens"])
         assert row["flops"] == shape.flops_per_token(VOCAB, 256) * row["tokens"]
+    # a column `budget` is one of compute to `fit`; the study's budgets are tokens
+    assert [row["token_budget"] for row in found["ladder"]] == [tokens for _, tokens, _ in asked]
+    assert "budget" not in found["ladder"][0]
     first = found["trainings"][0]
     counts = shape_of_size(SIZES["50k"]).parameters(VOCAB)
     assert {way: first[f"parameters_{way}"] for way in counts} == counts
@@ -46,6 +49,7 @@ def test_a_law_is_fitted_to_the_ladder_as_it_lies_there(tmp_path):
     fit.run("chinchilla", tmp_path / "fit.json", [tmp_path / "tables" / "ladder.parquet"])
     found = json.loads((tmp_path / "fit.json").read_text())
     assert found["status"] == "converged"
+    assert len(found["back_test"]["folds"]) > len(BUDGETS)
     for name, truth in {"E": 1.8, "alpha": 0.33, "beta": 0.37}.items():
         assert found["parameters"][name]["value"] == pytest.approx(truth, rel=1e-3)
 

@@ -53,8 +53,10 @@ def test_no_step_away_from_the_minimum_goes_down(delta):
     surface, target, weight = problem()
     found = engine.minimise(surface, target, weight, surface.starts(16, target, weight), delta)
     best = found.theta[found.best]
-    moved = best + np.random.default_rng(1).normal(size=(2000, 5)) * np.geomspace(1e-6, 1, 2000)[
-        :, None]
+    moved = (
+        best
+        + np.random.default_rng(1).normal(size=(2000, 5)) * np.geomspace(1e-6, 1, 2000)[:, None]
+    )
     moved = np.clip(moved, surface.lower, surface.upper)
     cost = robust.loss(target - surface.value(moved), delta).sum(axis=1)
     assert found.settled[found.best]
@@ -124,8 +126,7 @@ def test_redrawn_noise_is_as_wide_as_the_residuals_in_every_stratum():
     random = np.random.default_rng(0)
     runs = table(400)
     wide = np.where(np.arange(400) < 200, 0.02, 0.005)
-    noise = bootstrap.measure(runs, ("params", "tokens"), np.zeros(400),
-                              random.normal(0, wide), 5)
+    noise = bootstrap.measure(runs, ("params", "tokens"), np.zeros(400), random.normal(0, wide), 5)
     drawn = bootstrap.resample(noise, 400, random)
     assert drawn[:, :200].std() > 1.4 * drawn[:, 200:].std()
     assert drawn.std() == pytest.approx(np.sqrt(np.mean(wide**2)), rel=0.1)
@@ -139,7 +140,8 @@ def test_noise_is_never_below_what_seeds_show():
     assert noise.seed == pytest.approx(0.05 * math.sqrt(2))
 
 
-@pytest.mark.parametrize(("freedom", "quantile"), [(1, 6.3138), (2, 2.9200), (3, 2.3534),
-                                                   (10, 1.8125), (100, 1.6602)])
+@pytest.mark.parametrize(
+    ("freedom", "quantile"), [(1, 6.3138), (2, 2.9200), (3, 2.3534), (10, 1.8125), (100, 1.6602)]
+)
 def test_students_t_at_95_percent(freedom, quantile):
     assert bootstrap.student_stretch(freedom) * 1.6448536 == pytest.approx(quantile, rel=5e-3)

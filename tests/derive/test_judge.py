@@ -59,18 +59,18 @@ def test_one_budget_has_no_fold():
 
 def test_intervals_that_hold_stay_as_they_are():
     scores = np.linspace(0, 1.05, 100)
-    assert judge.widening(scores, 0.9) == 1.0
+    assert judge.widening([scores], 0.9) == 1.0
 
 
 def test_intervals_that_fail_are_widened_until_the_hidden_runs_lie_inside():
     scores = np.linspace(0, 4, 100)
-    factor = judge.widening(scores, 0.8)
+    factor = judge.widening([scores], 0.8)
     assert np.mean(scores <= factor) == pytest.approx(0.8, abs=0.02)
 
 
 def test_too_few_hidden_runs_widen_to_the_worst_of_them():
-    assert judge.widening(np.array([3.0, 2.0, 5.0]), 0.95) == 5.0
-    assert judge.widening(np.array([]), 0.95) == 1.0
+    assert judge.widening([np.array([3.0, 2.0, 5.0])], 0.95) == 5.0
+    assert judge.widening([], 0.95) == 1.0
 
 
 def test_the_share_covered_is_counted_on_folds_that_did_not_set_the_widening():
@@ -112,7 +112,7 @@ def test_auto_without_runs_to_hide_says_so():
 
 
 def test_auto_names_an_unknown_law():
-    with pytest.raises(UserError, match="chinchila.*did you mean 'chinchilla'"):
+    with pytest.raises(UserError, match=r"chinchila.*did you mean 'chinchilla'"):
         fit_table(runs(hoffmann), {"law": "auto", "laws": ["chinchila"]})
 
 
@@ -128,14 +128,17 @@ def test_the_back_test_reports_a_law_that_cannot_hold():
 
 
 def test_excess_is_over_the_best_run_of_no_more_compute():
-    table = Table({"flops": np.array([1e18, 1.05e18, 4e18]), "loss": np.array([3.0, 3.3, 2.0])},
-                  np.arange(3))
+    table = Table(
+        {"flops": np.array([1e18, 1.05e18, 4e18]), "loss": np.array([3.0, 3.3, 2.0])}, np.arange(3)
+    )
     assert excess(table) == pytest.approx([0.0, 0.1, 0.0])
 
 
 def test_a_selection_lists_what_it_left_out_and_why():
-    table = Table({"flops": np.array([1e18, 1e18, 4e18]), "loss": np.array([3.0, 3.3, 2.0])},
-                  np.array([1, 2, 3]))
+    table = Table(
+        {"flops": np.array([1e18, 1e18, 4e18]), "loss": np.array([3.0, 3.3, 2.0])},
+        np.array([1, 2, 3]),
+    )
     kept = near_best(table, 5.0)
     assert list(kept.rows) == [1, 3]
     assert kept.left_out == [{"row": 2, "why": "more than 5 % above the best of its budget"}]

@@ -197,6 +197,29 @@ def test_where_the_time_went(tmp_path):
     assert "held 40.0 s of core time" in text and "15 % of it was start-up" in text
     assert "40.0 s passed on 2 cores; 50 % of cores × wall was held by no run" in text
     assert re.search(r"were 5[78] %", text)  # (40 idle + 4 x 1.5) / 80
+    assert "In 15 % of that wall time no run did useful work" in text
+
+
+def test_wall_time_without_useful_work_is_that_of_no_run_at_all(tmp_path):
+    # began, seconds of start-up, in all: useful are 2-10, 9-12, then nothing, then 22-30
+    runs = [(0, 2, 10), (6, 3, 6), (20, 2, 10)]
+    paper = Paper(tmp_path)
+    for place, (began, startup, total) in enumerate(runs):
+        path = paper.probe(f"m{place}", shape_of_size(300_000)) / "record.json"
+        record = json.loads(path.read_text())
+        record["seconds"] = {"startup": startup, "total": total}
+        record["provenance"]["began"] = 1.7e9 + began
+        path.write_text(json.dumps(record))
+    text = reported(paper).read_text()
+    assert "30.0 s passed on 2 cores;" in text
+    assert "In 40 % of that wall time no run did useful work" in text  # 2 + 8 + 2 of 30
+
+    # a pause is no part of the wall time, and is said to be left out
+    record["provenance"]["began"] = 1.7e9 + 1012
+    path.write_text(json.dumps(record))
+    text = reported(paper).read_text()
+    assert "22.0 s passed on 2 cores, without 16 min 40 s in pauses of over 60 s;" in text
+    assert "In 18 % of that wall time" in text  # 2 + 2 of 22
 
 
 def test_wrong_inputs_are_one_message(tmp_path):

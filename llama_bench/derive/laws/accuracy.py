@@ -28,8 +28,13 @@ class TwoStepSettings(DirectSettings):
     first: Literal["flops", "params-tokens"] = "flops"
 
 
-@power_law(needs=("flops",), exponents={"g": (0.0, 1.5)}, target="task_loss", name="two_step",
-           paper="Bhagia et al. 2024, arXiv 2412.04403, equation 1, in compute")
+@power_law(
+    needs=("flops",),
+    exponents={"g": (0.0, 1.5)},
+    target="task_loss",
+    name="two_step",
+    paper="Bhagia et al. 2024, arXiv 2412.04403, equation 1, in compute",
+)
 def task_loss_of_compute(x):
     """l(C) = E + K / C^g
 
@@ -38,9 +43,13 @@ def task_loss_of_compute(x):
     return {"K": {"g": -x["flops"]}}
 
 
-@power_law(needs=("params", "tokens"), exponents={"alpha": (0.0, 3.0), "beta": (0.0, 3.0)},
-           target="task_loss", name="two_step",
-           paper="Bhagia et al. 2024, arXiv 2412.04403, equation 1")
+@power_law(
+    needs=("params", "tokens"),
+    exponents={"alpha": (0.0, 3.0), "beta": (0.0, 3.0)},
+    target="task_loss",
+    name="two_step",
+    paper="Bhagia et al. 2024, arXiv 2412.04403, equation 1",
+)
 def task_loss_of_size(x):
     """l(N, D) = E + A / N^alpha + B / D^beta
 
@@ -99,8 +108,15 @@ class Sigmoid(Surface):
         return theta
 
 
-def sigmoid_law(name: str, column: str, rising: bool, chance: float | None, formula: str,
-                paper: str, middle: str) -> Law:
+def sigmoid_law(
+    name: str,
+    column: str,
+    rising: bool,
+    chance: float | None,
+    formula: str,
+    paper: str,
+    middle: str,
+) -> Law:
     """Accuracy as a sigmoid of one column; `rising`: of its logarithm, else of minus its value."""
 
     def scaled(values, reference):
@@ -114,29 +130,50 @@ def sigmoid_law(name: str, column: str, rising: bool, chance: float | None, form
     def natural(theta: np.ndarray, reference: Mapping[str, float]) -> dict[str, np.ndarray]:
         spread, at = reference["spread"], theta[:, -1]
         with np.errstate(over="ignore"):
-            centre = (reference[column] * np.exp(at * spread) if rising
-                      else reference[column] - at * spread)
+            centre = (
+                reference[column] * np.exp(at * spread)
+                if rising
+                else reference[column] - at * spread
+            )
         own = {} if chance is not None else {"low": theta[:, 0]}
         return own | {"high": theta[:, -3], "k": np.exp(theta[:, -2]) / spread, middle: centre}
 
     names = (("low",) if chance is None else ()) + ("high", "k", middle)
-    return Law(name, (column,), names, bind, natural, formula, paper, target="accuracy",
-               link="identity", spread=np.log if rising else np.asarray)
+    return Law(
+        name,
+        (column,),
+        names,
+        bind,
+        natural,
+        formula,
+        paper,
+        target="accuracy",
+        link="identity",
+        spread=np.log if rising else np.asarray,
+    )
 
 
 def direct(settings: DirectSettings) -> Law:
     """acc(C) = low + (high - low) / (1 + (C_mid / C)^k), C in FLOPs (Owen 2024)."""
     return sigmoid_law(
-        "direct", "flops", True, settings.chance,
+        "direct",
+        "flops",
+        True,
+        settings.chance,
         "acc(C) = low + (high - low) / (1 + (C_mid / C)^k)",
-        "Owen 2024, arXiv 2401.04757, section 3: a sigmoid of log compute", "C_mid",
+        "Owen 2024, arXiv 2401.04757, section 3: a sigmoid of log compute",
+        "C_mid",
     )
 
 
 def from_task_loss(chance: float | None) -> Law:
     """acc(l) = low + (high - low) / (1 + exp(k (l - l_mid))), l the task's loss in nats."""
     return sigmoid_law(
-        "two_step", "task_loss", False, chance,
+        "two_step",
+        "task_loss",
+        False,
+        chance,
         "acc(l) = low + (high - low) / (1 + exp(k (l - l_mid)))",
-        "Bhagia et al. 2024, arXiv 2412.04403, equation 2", "l_mid",
+        "Bhagia et al. 2024, arXiv 2412.04403, equation 2",
+        "l_mid",
     )

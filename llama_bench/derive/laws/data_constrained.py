@@ -22,9 +22,11 @@ from llama_bench.fields import Base, Real
 R_BOUNDS = (1e-2, 1e4)
 NEEDS = ("params", "tokens", "unique_tokens")
 PAPER = "Muennighoff et al. 2023, arXiv 2305.16264, equations 5 and 7"
-FORMULA = ("L(N, D, U) = E + A / N'^alpha + B / D'^beta, "
-           "D' = U + U R_D (1 - exp(-(D/U - 1) / R_D)), "
-           "N' = U_N + U_N R_N (1 - exp(-(N/U_N - 1) / R_N))")
+FORMULA = (
+    "L(N, D, U) = E + A / N'^alpha + B / D'^beta, "
+    "D' = U + U R_D (1 - exp(-(D/U - 1) / R_D)), "
+    "N' = U_N + U_N R_N (1 - exp(-(N/U_N - 1) / R_N))"
+)
 
 
 class BaseLaw(Base):
@@ -38,8 +40,11 @@ class BaseLaw(Base):
 
 
 PUBLISHED = BaseLaw(  # Muennighoff et al., section 3.1 and code: C4, alpha = beta
-    E=float(np.exp(0.6254804)), A=float(np.exp(6.255414)), B=float(np.exp(7.3049974)),
-    alpha=0.3526596, beta=0.3526596,
+    E=float(np.exp(0.6254804)),
+    A=float(np.exp(6.255414)),
+    B=float(np.exp(7.3049974)),
+    alpha=0.3526596,
+    beta=0.3526596,
 )
 
 
@@ -85,8 +90,13 @@ class _Repeated(Surface):
         if self.base is None:
             return (*column, column[-1]) if self.tied else tuple(column)
         base = self.base
-        fixed = (base.E, np.log(base.A) - base.alpha * self.centre[0],
-                 np.log(base.B) - base.beta * self.centre[1], base.alpha, base.beta)
+        fixed = (
+            base.E,
+            np.log(base.A) - base.alpha * self.centre[0],
+            np.log(base.B) - base.beta * self.centre[1],
+            base.alpha,
+            base.beta,
+        )
         return (*column, *(np.full_like(column[0], value) for value in fixed))
 
     def _parts(self, theta):
@@ -95,7 +105,7 @@ class _Repeated(Surface):
         best = (np.log(alpha) + a - np.log(beta) - b + beta * self.u) / alpha
         fit = np.minimum(self.x, best)
         n, n_slope, n_more = _worth(self.x - fit, r_n)
-        d, d_slope, d_more = _worth(self.z - self.u, r_d)
+        d, d_slope, _ = _worth(self.z - self.u, r_d)
         n_term = np.exp(a - alpha * (fit + n))
         d_term = np.exp(b - beta * (self.u + d))
         return floor, alpha, beta, best, fit, (n, n_slope, n_more), (d, d_slope), n_term, d_term
@@ -106,7 +116,8 @@ class _Repeated(Surface):
 
     def jacobian(self, theta: np.ndarray) -> np.ndarray:
         floor, alpha, beta, best, fit, (n, n_slope, n_more), (d, d_slope), n_term, d_term = (
-            self._parts(theta))
+            self._parts(theta)
+        )
         total = floor + n_term + d_term
         columns = [-beta * d_slope * d_term, -alpha * n_slope * n_term]
         if self.base is None:
@@ -120,8 +131,11 @@ class _Repeated(Surface):
 
     def starts(self, count: int, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
         theta = np.zeros((count, len(self.names)))
-        free = [0, 1] + ([5] if self.base is None else []) + (
-            [6] if self.base is None and not self.tied else [])
+        free = (
+            [0, 1]
+            + ([5] if self.base is None else [])
+            + ([6] if self.base is None and not self.tied else [])
+        )
         low, high = self.lower[free].copy(), self.upper[free].copy()
         low[2:], high[2:] = 0.1, 0.8
         theta[:, free] = starts.spread(count, low, high)
@@ -129,8 +143,9 @@ class _Repeated(Surface):
             theta[:, 2:5] = self.generic[2:5]
             _, _, _, _, _, _, _, n_term, d_term = self._parts(theta)
             columns = np.stack([np.ones_like(n_term), n_term, d_term], axis=2)
-            found = starts.project(columns / np.exp(target)[None, :, None],
-                                   np.ones(self.rows), weight)
+            found = starts.project(
+                columns / np.exp(target)[None, :, None], np.ones(self.rows), weight
+            )
             theta[:, 2] = found[:, 0]
             theta[:, 3:5] += np.log(np.maximum(found[:, 1:], 1e-3))
         return theta
@@ -171,6 +186,9 @@ def _law(base: BaseLaw | None, tied: bool) -> Law:
 
 def data_constrained(settings: DataConstrainedSettings) -> Law:
     """D' and N' above: U unique tokens, U_N the best size for them by the base law."""
-    base = {"fitted": None, "published": PUBLISHED}.get(settings.base) if isinstance(
-        settings.base, str) else settings.base
+    base = (
+        {"fitted": None, "published": PUBLISHED}.get(settings.base)
+        if isinstance(settings.base, str)
+        else settings.base
+    )
     return _law(base, settings.tied)

@@ -18,8 +18,11 @@ class FrontierSettings(FitSettings):
     loss_function: Literal["huber", "squared"] = "squared"
 
 
-@power_law(needs=("flops",), exponents={"g": (0.0, 1.5)},
-           paper="Hoffmann et al. 2022, arXiv 2203.15556, equation 4 put into equation 2")
+@power_law(
+    needs=("flops",),
+    exponents={"g": (0.0, 1.5)},
+    paper="Hoffmann et al. 2022, arXiv 2203.15556, equation 4 put into equation 2",
+)
 def frontier(x):
     """L*(C) = E + K / C^g
 

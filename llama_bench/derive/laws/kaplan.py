@@ -29,14 +29,22 @@ class KaplanSettings(FitSettings):
 
 def _scale(exponent: str, name: str):
     """(X_c / X)^alpha is A X^-alpha with A = X_c^alpha."""
+
     def derived(natural):
         with np.errstate(all="ignore"):
             return {name: natural["A"] ** (1.0 / natural[exponent])}
+
     return derived
 
 
-@power_law(needs=("params",), exponents={"alpha_N": RANGE}, floor=None, name="kaplan",
-           paper=PAPER + "1.1", derived=_scale("alpha_N", "N_c"))
+@power_law(
+    needs=("params",),
+    exponents={"alpha_N": RANGE},
+    floor=None,
+    name="kaplan",
+    paper=PAPER + "1.1",
+    derived=_scale("alpha_N", "N_c"),
+)
 def of_params(x):
     """L(N) = (N_c / N)^alpha_N = A / N^alpha_N
 
@@ -45,8 +53,14 @@ def of_params(x):
     return {"A": {"alpha_N": -x["params"]}}
 
 
-@power_law(needs=("tokens",), exponents={"alpha_D": RANGE}, floor=None, name="kaplan",
-           paper=PAPER + "1.2", derived=_scale("alpha_D", "D_c"))
+@power_law(
+    needs=("tokens",),
+    exponents={"alpha_D": RANGE},
+    floor=None,
+    name="kaplan",
+    paper=PAPER + "1.2",
+    derived=_scale("alpha_D", "D_c"),
+)
 def of_tokens(x):
     """L(D) = (D_c / D)^alpha_D = A / D^alpha_D
 
@@ -55,8 +69,14 @@ def of_tokens(x):
     return {"A": {"alpha_D": -x["tokens"]}}
 
 
-@power_law(needs=("flops",), exponents={"alpha_C": RANGE}, floor=None, name="kaplan",
-           paper=PAPER + "1.3", derived=_scale("alpha_C", "C_c"))
+@power_law(
+    needs=("flops",),
+    exponents={"alpha_C": RANGE},
+    floor=None,
+    name="kaplan",
+    paper=PAPER + "1.3",
+    derived=_scale("alpha_C", "C_c"),
+)
 def of_compute(x):
     """L(C) = (C_c / C)^alpha_C = A / C^alpha_C
 
@@ -119,8 +139,13 @@ def _natural(theta: np.ndarray, reference: Mapping[str, float]) -> dict[str, np.
 
 
 of_both = Law(
-    "kaplan", ("params", "tokens"), ("N_c", "D_c", "alpha_N", "alpha_D"), _bind, _natural,
-    "L(N, D) = [(N_c / N)^(alpha_N / alpha_D) + D_c / D]^alpha_D", PAPER + "1.5",
+    "kaplan",
+    ("params", "tokens"),
+    ("N_c", "D_c", "alpha_N", "alpha_D"),
+    _bind,
+    _natural,
+    "L(N, D) = [(N_c / N)^(alpha_N / alpha_D) + D_c / D]^alpha_D",
+    PAPER + "1.5",
 )
 
 

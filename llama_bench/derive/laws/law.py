@@ -29,12 +29,13 @@ Columns = Mapping[str, np.ndarray]
 class Law:
     """A law that is fitted by one regression.
 
-    needs: columns besides the target. parameter_names: what is fitted. target: the column it explains. link: "log" where h is the
-    logarithm of the target, else "identity". bind(columns, reference) gives the Surface on those
-    rows; `reference` (column -> typical value) is taken from the fitted runs and kept, so that
-    predictions are made in the same coordinates. natural(theta, reference) gives name -> (B,),
-    the parameters in the units of the formula. derived(natural) gives more of the same kind.
-    spread: maps the first column to what the law scales by its standard deviation.
+    needs: columns besides the target. parameter_names: what is fitted. target: the column it
+    explains. link: "log" where h is the logarithm of the target, else "identity".
+    bind(columns, reference) gives the Surface on those rows; `reference` (column -> typical value)
+    is taken from the fitted runs and kept, so that predictions are made in the same coordinates.
+    natural(theta, reference) gives name -> (B,), the parameters in the units of the formula.
+    derived(natural) gives more of the same kind. spread: maps the first column to what the law
+    scales by its standard deviation.
     """
 
     name: str
@@ -91,8 +92,11 @@ def straight(law: Law) -> Law:
     """The same law with residuals in the target's own units instead of its logarithm."""
     if law.link != "log":
         return law
-    return replace(law, link="identity",
-                   bind=lambda columns, reference: _Straight(law.bind(columns, reference)))
+    return replace(
+        law,
+        link="identity",
+        bind=lambda columns, reference: _Straight(law.bind(columns, reference)),
+    )
 
 
 def power_law(

@@ -30,8 +30,13 @@ class EnvelopeSettings(FitSettings):
     loss_function: Literal["huber", "squared"] = "squared"
 
 
-@power_law(needs=("flops",), exponents={"a": RANGE}, floor=None, target="params",
-           paper="Hoffmann et al. 2022, arXiv 2203.15556, section 3")
+@power_law(
+    needs=("flops",),
+    exponents={"a": RANGE},
+    floor=None,
+    target="params",
+    paper="Hoffmann et al. 2022, arXiv 2203.15556, section 3",
+)
 def best_params(x):
     """N*(C) = N_1 C^a
 
@@ -40,8 +45,13 @@ def best_params(x):
     return {"N_1": {"a": x["flops"]}}
 
 
-@power_law(needs=("flops",), exponents={"b": RANGE}, floor=None, target="tokens",
-           paper="Hoffmann et al. 2022, arXiv 2203.15556, section 3")
+@power_law(
+    needs=("flops",),
+    exponents={"b": RANGE},
+    floor=None,
+    target="tokens",
+    paper="Hoffmann et al. 2022, arXiv 2203.15556, section 3",
+)
 def best_tokens(x):
     """D*(C) = D_1 C^b
 

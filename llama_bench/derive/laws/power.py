@@ -52,9 +52,7 @@ class PowerSurface(Surface):
             self.places.append(places)
             self.columns.append(np.stack([np.ones(rows), *powers.values()]))
         # Products of columns, term by term: what turns the Hessian into matrix products.
-        self._outer = [
-            [_outer(left, right) for right in self.columns] for left in self.columns
-        ]
+        self._outer = [[_outer(left, right) for right in self.columns] for left in self.columns]
         size, count = len(self.names), len(terms)
         self.lower = np.full(size, -np.inf)
         self.upper = np.full(size, np.inf)

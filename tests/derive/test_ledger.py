@@ -1,0 +1,264 @@
+"""The ledger: a forecast is scored against its run, and only one that came before it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import xml.etree.ElementTree as xml
+
+import pandas
+import pytest
+from study_on_paper import Paper, law, shape_of_size
+from test_collect import collected
+from test_report import reported
+
+from llama_bench.derive import forecast, ledgertext, plot, tables
+from llama_bench.fields import UserError
+from llama_bench.specs import ForecastPoint, ForecastSpec
+
+BEFORE, AFTER = 1.6e9, 1.8e9  # runs on paper begin at 1.7e9
+HELD = ("700k", 800_000)
+
+
+def study(root, off: float = 1.0, **said) -> Paper:
+    """One training, whose loss is `off` times what the law says."""
+    paper = Paper(root)
+    paper.law = lambda n, d: off * law(n, d)
+    paper.train(HELD[0], shape_of_size(paper.sizes[HELD[0]]), HELD[1], **said)
+    paper.law = law
+    return paper
+
+
+def sentences(paper: Paper) -> str:
+    collected(paper)
+    ledger = tables.read(paper.root / "tables" / "runs.parquet")["forecasts"]
+    return " ".join(ledgertext.words(ledgertext.points(ledger)))
+
+
+def test_a_row_per_level_says_what_was_foretold_and_what_was_measured(tmp_path):
+    paper = study(tmp_path, off=1.015)
+    paper.forecast(HELD, written=BEFORE)
+    rows = collected(paper)["forecasts"]
+    assert [row["level"] for row in rows] == [0.5, 0.8, 0.95]
+    loss = law(shape_of_size(700_000).size, 800_000)
+    for row, off in zip(rows, (0.01, 0.02, 0.04), strict=True):
+        assert row["point"] == loss and row["covered"] == 0.75
+        assert (row["low"], row["high"]) == (loss * (1 - off), loss * (1 + off))
+        assert row["loss"] == pytest.approx(1.015 * loss)
+        assert row["error_percent"] == pytest.approx(100 * (1 / 1.015 - 1))
+        assert (row["run"], row["budget"], row["seed"]) == ("700k-800000-s0", 800_000, 0)
+        assert (row["law"], row["runs_used"], row["before"]) == ("kaplan", 7, True)
+    assert [row["inside"] for row in rows] == [False, True, True]
+
+
+def test_candidates_have_a_row_each(tmp_path):
+    paper = study(tmp_path)
+    paper.forecast(HELD, written=BEFORE)
+    rows = collected(paper)["candidates"]
+    assert [(row["law"], row["chosen"], row["folds"]) for row in rows] == [
+        ("kaplan", True, 1),
+        ("chinchilla", False, 1),
+    ]
+    assert rows[1]["score"] is None
+
+
+@pytest.mark.parametrize(
+    ("written", "before"), [(1.7e9 - 1e-3, True), (1.7e9 + 1e-3, False), (None, None)]
+)
+def test_before_is_by_the_clock_of_the_run(tmp_path, written, before):
+    paper = study(tmp_path)
+    paper.forecast(HELD, written=written)
+    assert {row["before"] for row in collected(paper)["forecasts"]} == {before}
+
+
+def test_what_is_not_measured_yet_is_null(tmp_path):
+    paper = Paper(tmp_path)
+    paper.forecast(HELD, written=BEFORE)
+    for row in collected(paper)["forecasts"]:
+        assert row["run_status"] == "missing record" and row["point"] is not None
+        assert {row[name] for name in ("loss", "error_percent", "inside", "before")} == {None}
+
+
+def test_an_end_at_infinity_is_infinite_and_holds_every_loss(tmp_path):
+    paper = study(tmp_path, off=50)
+    paper.forecast(HELD, written=BEFORE, said={"high_95": None})
+    rows = collected(paper)["forecasts"]
+    assert rows[2]["high"] == math.inf and rows[2]["inside"] and not rows[1]["inside"]
+    assert "to ∞) before it was trained" in sentences(paper)
+
+
+def test_a_training_that_the_study_asks_for_no_more_is_still_scored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paper = study(tmp_path / "results")
+    paper.forecast(HELD, written=BEFORE)
+    paper.runs.clear()
+    rows = collected(paper)["forecasts"]
+    assert rows[0]["loss"] == law(shape_of_size(700_000).size, 800_000) and rows[0]["before"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '{"id": "x"}', '{"id": "x", "runs_used": [], "points": [{}], "levels": [0.5]}'],
+)
+def test_a_damaged_forecast_is_named(tmp_path, content):
+    paper = study(tmp_path)
+    paper.forecast(HELD, written=BEFORE).write_text(content)
+    with pytest.raises(UserError, match=r"held-1\.json: is no forecast file"):
+        collected(paper)
+
+
+def test_a_forecast_with_a_point_and_no_interval_is_named(tmp_path):
+    paper = study(tmp_path)
+    path = paper.forecast(HELD, written=BEFORE)
+    path.write_text(path.read_text().replace("low_80", "low_81"))
+    with pytest.raises(UserError, match=r"held-1\.json: is no forecast file .*low_80"):
+        collected(paper)
+
+
+def test_a_forecast_that_is_not_there_has_no_row(tmp_path):
+    paper = study(tmp_path)
+    paper.forecast(HELD, written=BEFORE).unlink()
+    found = collected(paper)
+    assert found["forecasts"] == found["candidates"] == []
+    assert sentences(paper) == ""
+
+
+def test_one_sentence_says_how_the_forecast_did(tmp_path):
+    paper = study(tmp_path, off=1.015)
+    paper.forecast(HELD, written=BEFORE)
+    loss = law(shape_of_size(700_000).size, 800_000)
+    assert (
+        f"The loss of 700k at 800k tokens was forecast as {loss:.3f} (95 %: {0.96 * loss:.3f} to "
+        f"{1.04 * loss:.3f}) before it was trained; it came out at {1.015 * loss:.3f}: 1.5 % off, "
+        "inside the interval."
+    ) in sentences(paper)
+    text = reported(paper).read_text()
+    assert "inside the 80 % interval" in text and "−1.5 %" in text and "held 75 %" in text
+    assert 'href="#forecasts"' in text and 'id="figure-forecasts"' in text
+    assert text.count('<span class="tag ok">chosen</span>') == 1
+
+
+def test_a_loss_outside_every_interval_is_called_so(tmp_path):
+    paper = study(tmp_path, off=1.2)
+    paper.forecast(HELD, written=BEFORE)
+    assert "outside the interval" in sentences(paper)
+    assert "outside the 95 % interval" in reported(paper).read_text()
+
+
+def test_what_was_written_after_the_run_is_marked_and_not_scored(tmp_path):
+    paper = study(tmp_path)
+    paper.forecast(HELD, written=AFTER)
+    assert "tests nothing: written after the run began: no forecast" in sentences(paper)
+    text = reported(paper).read_text()
+    assert '<span class="tag bad">written after the run began: no forecast</span>' in text
+    assert "before it was trained" not in text and 'id="figure-forecasts"' not in text
+
+
+def test_what_waits_for_its_run_is_marked_and_drawn_without_a_loss(tmp_path):
+    paper = Paper(tmp_path)
+    paper.train("300k", shape_of_size(300_000), 200_000)
+    paper.forecast(HELD, written=BEFORE)
+    text = reported(paper).read_text()
+    assert "it is not trained yet" in text
+    assert '<span class="tag soft">not scored yet</span>' in text
+    drawing = (tmp_path / "figures" / "forecasts.svg").read_text()
+    assert ">700k, forecast<" in drawing and ">measured<" not in drawing
+
+
+def test_a_run_that_diverged_scores_nothing(tmp_path):
+    paper = study(tmp_path, status="diverged", reason="the loss is 40 at step 7")
+    paper.forecast(HELD, written=BEFORE)
+    assert "tests nothing: the run has no loss" in sentences(paper)
+    assert "the run has no loss: diverged" in reported(paper).read_text()
+
+
+def test_too_few_runs_make_no_forecast_and_the_report_says_why(tmp_path):
+    paper = Paper(tmp_path, sizes={"50k": 50_000, "700k": 700_000}).ladder()
+    ladder = pandas.DataFrame(collected(paper)["ladder"])
+    path = paper.forecast(written=BEFORE)
+    made = really_forecast(ladder, "700k")
+    assert made["status"] == "too-few-points"
+    path.write_text(json.dumps(made | {"written": BEFORE}))
+    why = "3 finished runs; a forecast needs at least 6"
+    assert f"No forecast could be made: {why}." in sentences(paper)
+    text = reported(paper).read_text()
+    assert '<span class="tag bad">no forecast</span>' in text and "No law was compared" in text
+    assert 'id="figure-forecasts"' not in text
+
+
+def really_forecast(ladder: pandas.DataFrame, held: str) -> dict:
+    """What the verb `forecast` says of the model `held` from all others."""
+    used, ahead = ladder[ladder["model"] != held], ladder[ladder["model"] == held]
+    names = ["run", "model", "params", "tokens", "flops"]
+    points = tuple(ForecastPoint(**row) for row in ahead[names].to_dict("records"))
+    return forecast.forecast(used, ForecastSpec(runs=tuple(used["run"]), points=points))
+
+
+def test_a_real_forecast_of_a_known_law_comes_out(tmp_path):
+    paper = Paper(tmp_path, noise=0.002).ladder()
+    made = really_forecast(pandas.DataFrame(collected(paper)["ladder"]), "1.6M")
+    paper.forecast(written=BEFORE, name=made["id"]).write_text(
+        json.dumps(made | {"written": BEFORE})
+    )
+    found = collected(paper)
+    for row in found["forecasts"]:
+        truth = law(row["params"], row["tokens"])
+        assert row["point"] == pytest.approx(truth, rel=0.01)
+        assert row["low"] < row["point"] < row["high"] and row["before"]
+    assert sum(row["chosen"] for row in found["candidates"]) == 1
+    errors = {row["run"]: abs(row["error_percent"]) for row in found["forecasts"]}
+    said = re.search(r"The 3 forecasts .* were ([\d.]+) % off on average", sentences(paper))
+    assert float(said[1]) == pytest.approx(sum(errors.values()) / 3, rel=0.06)
+
+
+def test_old_forecasts_stay_and_the_one_that_came_first_is_spoken_of(tmp_path):
+    paper = study(tmp_path, off=1.015)
+    paper.forecast(HELD, written=BEFORE, name="old")
+    paper.forecast(HELD, written=AFTER, name="new")
+    said = sentences(paper)
+    assert "before it was trained" in said
+    assert "1 of 2 forecasts is written after the run had begun" in said
+    text = reported(paper).read_text()
+    assert "<td>old</td>" in text and "<td>new</td>" in text
+    assert text.index("<td>new</td>") < text.index("<td>old</td>")
+
+
+def test_a_forecast_by_a_fit_that_did_not_converge_is_marked_and_not_drawn(tmp_path):
+    paper = study(tmp_path)
+    paper.forecast(HELD, written=BEFORE, status="ill-posed")
+    assert "The fit that forecast ended ill-posed" in sentences(paper)
+    text = reported(paper).read_text()
+    assert "inside the 50 % interval (fit ill-posed)" in text
+    assert 'id="figure-forecasts"' not in text
+
+
+def test_held_out_budgets_are_drawn_over_sizes(tmp_path):
+    paper = Paper(tmp_path, budgets=(800_000,)).ladder()
+    paper.forecast(*((label, 800_000) for label in paper.sizes), written=BEFORE)
+    reported(paper)
+    (entry,) = (
+        entry
+        for entry in json.loads((tmp_path / "figures" / "index.json").read_text())
+        if entry["name"] == "forecasts"
+    )
+    words = " ".join(xml.parse(tmp_path / "figures" / "forecasts.svg").getroot().itertext())
+    assert "800k tokens, forecast" in words and "Parameters without embeddings" in words
+    assert "50 %, 80 % and 95 % intervals" in entry["caption"]
+
+
+def test_nothing_is_said_where_nothing_is_held_out(tmp_path):
+    text = reported(Paper(tmp_path).ladder()).read_text()
+    assert 'id="forecasts"' not in text and "#forecasts" not in text
+
+
+def test_the_same_forecasts_give_the_same_bytes(tmp_path):
+    paper = study(tmp_path)
+    paper.forecast(HELD, written=BEFORE)
+    once = reported(paper).read_bytes()
+    figure = (tmp_path / "figures" / "forecasts.svg").read_bytes()
+    plot.run(
+        '{"study": "paper"}', tmp_path / "again" / "index.json", [tmp_path / "tables/runs.parquet"]
+    )
+    assert (tmp_path / "again" / "forecasts.svg").read_bytes() == figure
+    assert reported(paper).read_bytes() == once
