@@ -51,9 +51,10 @@ def main() -> None:
             plan += ["--snakefile", str(REPOSITORY / "Snakefile"), "--directory", folder]
             plan += ["--config", "file=study.yaml"]
             bare = median([sys.executable, "-c", "pass"], Path(folder))
+            loading, planning = median(load, Path(folder)) - bare, median(plan, Path(folder))
             print(
-                f"{runs.stdout.strip()} runs: load {median(load, Path(folder)) - bare:.2f} s "
-                f"(without the interpreter's start), snakemake -n {median(plan, Path(folder)):.2f} s"
+                f"{runs.stdout.strip()} runs: load {loading:.2f} s (without the interpreter's "
+                f"start), snakemake -n {planning:.2f} s"
             )
 
 

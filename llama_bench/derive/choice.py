@@ -68,9 +68,7 @@ def choose(
         seen = set()
         for within in selections:
             family, settings = families.known(content | {"within_percent": within})
-            table = runs_table.checked(
-                frame, family.method(settings).columns, settings.missing, source
-            )
+            table = runs_table.checked(frame, family.columns(settings), settings.missing, source)
             chosen = tuple(near_best(table, within).rows) if "loss" in table else within
             if chosen not in seen:
                 rows.append(_tested(table, family, settings))

@@ -24,7 +24,7 @@ def content(frame: pd.DataFrame, family, settings, source: str) -> dict:
 
     A count that cannot be used (missing in some rows, text) is named with the reason.
     """
-    needs = set(family.method(settings).columns)
+    needs = set(family.columns(settings))
     entries = []
     base = None
     for column in frame.columns:
@@ -58,7 +58,7 @@ def _entry(frame, column, name, family, settings, source, base) -> dict:
 def _values(frame, family, settings, source) -> dict:
     brief = settings.model_copy(update={"draws": 20, "back_test": False})
     method = family.method(brief)
-    table = runs_table.checked(frame, method.columns, brief.missing, source)
+    table = runs_table.checked(frame, family.columns(brief), brief.missing, source)
     table = near_best(family.reduce(table, brief), brief.within_percent, method.last.target)
     fit = method.fit(table, brief)[0]
     if fit.theta is None:

@@ -30,12 +30,17 @@ from llama_bench.fields import UserError, unknown
 class Family:
     """settings: what may be set. Either `method(settings)`, a way to forecast one column, fitted
     to `reduce(table, settings)`; or `optima(table, settings)`, the best run of each budget, whose
-    size and tokens are fitted to compute."""
+    size and tokens are fitted to compute. more: columns that `reduce` needs besides the law's."""
 
     settings: type[FitSettings]
     method: Callable[[FitSettings], Single | Chain] | None = None
     reduce: Callable[[Table, FitSettings], Table] = lambda table, settings: table
     optima: Callable[[Table, FitSettings], Optima] | None = None
+    more: Callable[[FitSettings], tuple[str, ...]] = lambda settings: ()
+
+    def columns(self, settings: FitSettings) -> list[str]:
+        """What a table must hold to be fitted by `method`."""
+        return list(dict.fromkeys([*self.method(settings).columns, *self.more(settings)]))
 
 
 def _single(law: Callable[[FitSettings], Law]) -> Callable[[FitSettings], Single]:
@@ -73,7 +78,12 @@ FAMILIES: dict[str, Family] = {
         EnvelopeSettings,
         optima=lambda table, settings: optima.envelope(table, settings.rows == "optima"),
     ),
-    "frontier": Family(FrontierSettings, _single(lambda settings: frontier), _frontier),
+    "frontier": Family(
+        FrontierSettings,
+        _single(lambda settings: frontier),
+        _frontier,
+        more=lambda settings: ("params", "tokens") if settings.points == "minima" else (),
+    ),
     "overtraining": Family(OvertrainingSettings, _single(lambda settings: overtraining)),
     "data_constrained": Family(DataConstrainedSettings, _single(data_constrained)),
     "two_step": Family(TwoStepSettings, _two_step),

@@ -70,7 +70,7 @@ def fit_table(
     if family.optima is not None:
         found = family.optima(_optima_table(frame, chosen, source), chosen)
         return records.finite(head | optimum_fit.content(found, chosen))
-    table = runs_table.checked(frame, family.method(chosen).columns, chosen.missing, source)
+    table = runs_table.checked(frame, family.columns(chosen), chosen.missing, source)
     return records.finite(
         head | _content(family, table, chosen) | counting.content(frame, family, chosen, source)
     )

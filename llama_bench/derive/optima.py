@@ -12,6 +12,7 @@ from llama_bench.derive.selection import SAME_BUDGET, excess
 
 REDRAWS = 400
 LEAST_NOISE = 1e-4
+FOUND = ("budget", "params", "tokens", "loss")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def minima(table: Table, method: str, noise: float | None, seed: int) -> Optima:
         # The median over re-draws: the minimum of one curve jumps where two places are as low.
         entry |= _at(table, group, np.median(again, axis=0))
         entry["log_params_error"] = error = _error(again[:, 0], size)
-        rows.append([entry["budget"], entry["params"], entry["tokens"], entry["loss"], error**-2])
+        best_run = table.rows[group[np.argmin(table["loss"][group])]]
+        rows.append([best_run, *(entry[name] for name in FOUND), error**-2])
     return Optima(_as_table(rows, table.left_out), told)
 
 
@@ -140,14 +142,16 @@ def envelope(table: Table, all_are_optima: bool = False) -> Optima:
         entry |= {
             name: float(table[name][best]) for name in ("params", "tokens", "loss") if name in table
         }
-        rows.append([entry["budget"], entry["params"], entry["tokens"], entry["loss"], 1.0])
+        rows.append([table.rows[best], *(entry[name] for name in FOUND), 1.0])
     return Optima(_as_table(rows, table.left_out), told)
 
 
 def _as_table(rows: list[list], left_out: list[dict]) -> Table:
-    names = ("flops", "params", "tokens", "loss", "weight")
+    """Each row keeps the number of the best run of its budget."""
+    names = ("row", "flops", "params", "tokens", "loss", "weight")
     values = np.array(rows, dtype=float).reshape(-1, len(names)).T
     columns = dict(zip(names, values, strict=True))
+    numbers = columns.pop("row").astype(int)
     if np.isnan(columns["loss"]).any():
         del columns["loss"]
-    return Table(columns, np.arange(1, len(rows) + 1), left_out)
+    return Table(columns, numbers, left_out)

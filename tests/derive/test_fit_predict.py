@@ -150,6 +150,15 @@ def test_isoflop_and_envelope_find_the_exponents():
     assert fit["parameters"]["a"]["value"] == pytest.approx(np.log10(3), rel=1e-6)
 
 
+def test_a_frontier_of_minima_is_tested_on_the_best_runs():
+    fit = fit_table(isoflops(), {"law": "frontier"} | FAST)
+    minima = fit_table(isoflops(), {"law": "frontier", "points": "minima"} | FAST)
+    assert minima["status"] == fit["status"] == "converged"
+    assert [p["row"] for p in minima["points_used"]] == [p["row"] for p in fit["points_used"]]
+    for mine, best in zip(minima["points_used"], fit["points_used"], strict=True):
+        assert mine["loss"] == pytest.approx(best["loss"], rel=0.01)
+
+
 def test_another_way_of_counting_shows_the_shift_of_the_exponent():
     frame = table(noise=0.0)
     frame["params_with_embeddings"] = frame["params"] + 4e7

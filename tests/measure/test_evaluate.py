@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from llama_bench import records
 from llama_bench.measure import evaluate, model, tasks
 from llama_bench.records import Record, Refusal
-from llama_bench.specs import EvaluateSpec, Pretrained, TasksSpec
 from llama_bench.sections import HELD_OUT_TASKS
+from llama_bench.specs import EvaluateSpec, Pretrained, TasksSpec
 
 
 class Silent:

@@ -18,8 +18,8 @@ import pytest
 from llama_bench.fields import UserError
 from llama_bench.measure import questions, tasks
 from llama_bench.measure.broken_code import BREAKS, broken_code, parses
-from llama_bench.specs import TasksSpec
 from llama_bench.sections import HELD_OUT_TASKS
+from llama_bench.specs import TasksSpec
 
 MODULES = (
     "argparse", "ast", "bdb", "calendar", "cmd", "configparser", "copy", "csv", "difflib", "dis",
