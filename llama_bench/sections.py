@@ -36,7 +36,7 @@ class Data(Base):
 
     corpus: str | list[str] = "python-stdlib"
     text_key: str = "text"
-    vocab_size: Count = Field(2048, ge=300, le=1_000_000)
+    vocab_size: Count = Field(1024, ge=300, le=1_000_000)
     held_out: Share = Field(0.05, gt=0, le=0.4)
     max_bytes: Count | None = Field(None, gt=0)
     seed: Count = 0
@@ -157,7 +157,7 @@ class Models(Base):
 class Train(Base):
     """The ladder's recipe. `budgets` are tokens; each size's trunk is shared by all budgets."""
 
-    budgets: list[Count] = [200_000, 400_000, 800_000]
+    budgets: list[Count] = [250_000, 500_000, 1_000_000]
     seeds: list[Count] = [0]
     context: Count = Field(256, gt=1)
     batch: Count = Field(2, gt=0)

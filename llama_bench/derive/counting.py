@@ -2,7 +2,7 @@
 
 Whether N counts embeddings, and C the attention, moves an exponent by more than its interval; a
 table that has `params_without_embeddings` or `flops_with_attention` beside `params` and `flops`
-gets one more fit for each, and the shift it causes.
+gets one more fit for each, and the shift it causes. A given `flops` stays as it is.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 
 from llama_bench.derive import runs_table
+from llama_bench.derive.laws.optimum import best_params, best_tokens
+from llama_bench.derive.methods import Single, status_of
 from llama_bench.derive.selection import near_best
 from llama_bench.fields import UserError
 
@@ -42,8 +44,6 @@ def content(frame: pd.DataFrame, family, settings, source: str) -> dict:
 
 def _entry(frame, column, name, family, settings, source, base) -> dict:
     swapped = frame.drop(columns=[name], errors="ignore").rename(columns={column: name})
-    if name == "params" and "flops" in swapped:
-        swapped = swapped.drop(columns=["flops"])
     try:
         values = _values(swapped, family, settings, source)
     except UserError as error:
@@ -56,14 +56,22 @@ def _entry(frame, column, name, family, settings, source, base) -> dict:
 
 
 def _values(frame, family, settings, source) -> dict:
+    """status, and the value of every parameter; no more than the status where nothing is fitted."""
     brief = settings.model_copy(update={"draws": 20, "back_test": False})
-    method = family.method(brief)
     table = runs_table.checked(frame, family.columns(brief), brief.missing, source)
-    table = near_best(family.reduce(table, brief), brief.within_percent, method.last.target)
-    fit = method.fit(table, brief)[0]
-    if fit.theta is None:
-        return {"status": fit.status}
-    natural = fit.law.natural(fit.theta[None], fit.reference)
-    with np.errstate(all="ignore"):
-        natural = natural | fit.law.derived(natural)
-    return {"status": fit.status} | {name: float(value[0]) for name, value in natural.items()}
+    if family.optima is not None:
+        found = family.optima(table, brief).table
+        fits = [Single(law).fit(found, brief)[0] for law in (best_params, best_tokens)]
+    else:
+        method = family.method(brief)
+        rows = near_best(family.reduce(table, brief), brief.within_percent, method.last.target)
+        fits = method.fit(rows, brief)
+    values = {}
+    for fit in fits:
+        if fit.theta is not None:
+            natural = fit.law.natural(fit.theta[None], fit.reference)
+            with np.errstate(all="ignore"):
+                values |= natural | fit.law.derived(natural)
+    return {"status": status_of(fits)[0]} | {
+        name: float(value[0]) for name, value in values.items()
+    }

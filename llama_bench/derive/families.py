@@ -39,7 +39,10 @@ class Family:
     more: Callable[[FitSettings], tuple[str, ...]] = lambda settings: ()
 
     def columns(self, settings: FitSettings) -> list[str]:
-        """What a table must hold to be fitted by `method`."""
+        """What a table must hold to be fitted."""
+        if self.method is None:
+            found_already = getattr(settings, "rows", "runs") == "optima"
+            return ["params", "tokens", "flops", *(() if found_already else ("loss",))]
         return list(dict.fromkeys([*self.method(settings).columns, *self.more(settings)]))
 
 

@@ -67,20 +67,12 @@ def fit_table(
         return choice.fitted(frame, settings, source)
     family, chosen = families.known(settings)
     head = {"schema": SCHEMA, "law": chosen.law, "settings": chosen.model_dump(mode="json")}
-    if family.optima is not None:
-        found = family.optima(_optima_table(frame, chosen, source), chosen)
-        return records.finite(head | optimum_fit.content(found, chosen))
     table = runs_table.checked(frame, family.columns(chosen), chosen.missing, source)
-    return records.finite(
-        head | _content(family, table, chosen) | counting.content(frame, family, chosen, source)
-    )
-
-
-def _optima_table(frame: pd.DataFrame, settings: FitSettings, source: str) -> Table:
-    needs = ["params", "tokens", "flops"]
-    if getattr(settings, "rows", "runs") == "runs" or "loss" in frame.columns:
-        needs.append("loss")
-    return runs_table.checked(frame, needs, settings.missing, source)
+    if family.optima is not None:
+        made = optimum_fit.content(family.optima(table, chosen), chosen)
+    else:
+        made = _content(family, table, chosen)
+    return records.finite(head | made | counting.content(frame, family, chosen, source))
 
 
 def _content(family, table: Table, settings: FitSettings) -> dict:

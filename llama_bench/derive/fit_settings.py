@@ -41,7 +41,7 @@ class FitSettings(Base):
         return self.delta if self.loss_function == "huber" else math.inf
 
 
-def parse(spec: str, kind: type[FitSettings] = FitSettings) -> dict:
+def parse(spec: str) -> dict:
     """The settings in `spec`, a law's name or JSON text, as a plain dict. Raises UserError."""
     text = spec.strip()
     if not text.startswith("{"):

@@ -206,12 +206,18 @@ def _decode(speeds) -> Finding | None:
     slower = "slower" if times >= 1 else "faster"
     ratio = show.digits(times if times >= 1 else 1 / times, 2)
     said = between if times >= 1 else _between(fitted, lambda bound: 10**-bound)
+    sentence = f"{_times(fitted)} the parameters made decoding {ratio} times {slower} ({said})"
+    if fitted.bounds is not None and min(fitted.bounds) < 0 < max(fitted.bounds):
+        sentence = (
+            f"whether {_times(fitted)} the parameters slowed decoding down cannot be told from "
+            f"these probes ({ratio} times {slower}; {said})"
+        )
     return Finding(
         figure=f"{ratio} ×",
         unit=slower,
         label=f"Decoding, for {_times(fitted)} the parameters",
         interval=f"{cell}; {said}",
-        sentence=f"{_times(fitted)} the parameters made decoding {ratio} times {slower} ({said})",
+        sentence=sentence,
         how="Mean slope of log tokens per second over log parameters (without embeddings), medians "
         f"of the repeats, {show.plural(len(medians), 'size')} from {show.short(fitted.low)} to "
         f"{show.short(fitted.high)}, {cell}.",

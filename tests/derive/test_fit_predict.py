@@ -166,6 +166,10 @@ def test_another_way_of_counting_shows_the_shift_of_the_exponent():
     assert entry["column"] == "params_with_embeddings"
     assert entry["shifts"]["alpha"] == pytest.approx(entry["values"]["alpha"] - 0.35, abs=1e-4)
     assert entry["shifts"]["alpha"] > 0.01
+    curves = isoflops()
+    curves["params_without_embeddings"] = curves["params"] ** 1.1 / 1e9**0.1
+    [entry] = fit_table(curves, {"law": "isoflop"} | FAST)["counting"]
+    assert entry["shifts"]["a"] == pytest.approx(0.05, abs=0.01)
 
 
 def test_flops_do_not_overflow():
