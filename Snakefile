@@ -21,6 +21,7 @@ rule all:
     default_target: True
     input:
         f"{study.folder}/report.html",
+        [f"{study.folder}/fits/{law}.json" for law in study.laws],
 
 
 # the report of what is there; it names what is missing

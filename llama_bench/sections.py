@@ -27,7 +27,13 @@ HELD_OUT_TASKS = (
 )
 
 # law -> fewest (points, sizes, budgets) it can be fitted to (derive/laws knows the formulas)
-LAW_NEEDS = {"chinchilla": (6, 3, 3)}
+LAW_NEEDS = {
+    "chinchilla": (6, 3, 3),
+    "kaplan": (5, 2, 2),
+    "overtraining": (5, 2, 2),
+    "frontier": (4, 2, 2),
+    "envelope": (4, 3, 2),
+}
 
 
 class Data(Base):
