@@ -232,6 +232,16 @@ class Study:
         """The run that a rule's wildcards mean. Raises KeyError where this study has none."""
         return self.runs[f"results/runs/{verb}/{run_id}/record.json"]
 
+    def given(self, verb: str, run_id: str) -> list[str]:
+        """A run's inputs, which a finished one needs no more: nothing can make it run again."""
+        run = self.run(verb, run_id)
+        return [] if Path(run.path).exists() else list(run.inputs)
+
+    def after(self, run_id: str) -> list[str]:
+        """What must be there before a training may start, though it does not read it."""
+        run = self.run("train", run_id)
+        return [] if Path(run.path).exists() else list(run.after)
+
     def records(self, folder: str) -> list[str]:
         """What `collect` waits for: every record; for the partial report those that are there."""
         forecast = [] if folder.endswith(PARTIAL) else [self.forecast_path]
@@ -260,7 +270,9 @@ class Study:
         }
 
     def forecast_from(self) -> list[str]:
-        """The records that the forecast rests on."""
+        """The records that the forecast rests on, which a written one needs no more."""
+        if Path(self.forecast_path).exists():
+            return []
         return [f"results/runs/train/{run}/record.json" for run in self.forecast_spec.runs]
 
     def _reported(self, folder: str) -> list[Run]:

@@ -1,7 +1,7 @@
 # one model on one suite -> scores
 rule evaluate:
     input:
-        given=lambda wc: [ancient(path) for path in study.run("evaluate", wc.run).inputs],
+        given=lambda wc: [ancient(path) for path in study.given("evaluate", wc.run)],
     output:
         "results/runs/evaluate/{run}/record.json",
     log:

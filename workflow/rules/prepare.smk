@@ -1,7 +1,7 @@
 # documents -> split, tokenizer, token files
 rule prepare:
     input:
-        given=lambda wc: [ancient(path) for path in study.run("prepare", wc.run).inputs],
+        given=lambda wc: [ancient(path) for path in study.given("prepare", wc.run)],
     output:
         "results/runs/prepare/{run}/record.json",
     log:

@@ -1,7 +1,7 @@
 # one shape on this device -> speed and memory; timed, so it runs alone
 rule probe:
     input:
-        given=lambda wc: [ancient(path) for path in study.run("probe", wc.run).inputs],
+        given=lambda wc: [ancient(path) for path in study.given("probe", wc.run)],
     output:
         "results/runs/probe/{run}/record.json",
     log:

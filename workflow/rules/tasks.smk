@@ -1,7 +1,7 @@
 # held-out documents -> lm-eval tasks
 rule tasks:
     input:
-        given=lambda wc: [ancient(path) for path in study.run("tasks", wc.run).inputs],
+        given=lambda wc: [ancient(path) for path in study.given("tasks", wc.run)],
     output:
         "results/runs/tasks/{run}/record.json",
     log:

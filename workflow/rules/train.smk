@@ -1,8 +1,8 @@
 # one branch of one trunk -> checkpoint and held-out loss
 rule train:
     input:
-        given=lambda wc: [ancient(path) for path in study.run("train", wc.run).inputs],
-        after=lambda wc: [ancient(path) for path in study.run("train", wc.run).after],
+        given=lambda wc: [ancient(path) for path in study.given("train", wc.run)],
+        after=lambda wc: [ancient(path) for path in study.after(wc.run)],
     output:
         "results/runs/train/{run}/record.json",
     log:
