@@ -5,7 +5,6 @@ from llama_bench.study import UserError, load
 
 try:
     study = load(config)
-    study.runs
 except UserError as error:
     sys.exit(f"llama_bench: {error}")
 
