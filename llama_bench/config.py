@@ -119,14 +119,13 @@ class Config(Base):
         """What is asked for; or, where nothing is, what the study has enough runs for."""
         if self.fit.laws is not None:
             return self.fit.laws
-        try:
-            return self.model_copy(update={"fit": Fit(laws=["chinchilla"])})._allowed()
-        except ValueError:
-            return []
-
-    def _allowed(self) -> list[str]:
-        self._check_laws()
-        return self.fit.laws
+        for law in ("chinchilla", "kaplan"):
+            try:
+                self.model_copy(update={"fit": Fit(laws=[law])})._check_laws()
+            except ValueError:
+                continue
+            return [law]
+        return []
 
 
 def check(given: dict[str, Any]) -> Config:

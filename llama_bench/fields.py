@@ -99,7 +99,7 @@ def unknown(given: Any, known: list[str], what: str) -> str:
     near = difflib.get_close_matches(str(given), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     listed = ", ".join(sorted(known)) if len(known) <= 40 else f"{len(known)} of them"
-    return f"unknown {what} {given!r}; {hint}(known: {listed})"
+    return f"unknown {what} {given!r}; {hint}known: {listed}"
 
 
 _PLAIN = {

@@ -186,16 +186,16 @@ class Train(Base):
 
     @model_validator(mode="after")
     def _warms_up(self):
+        if min(self.budgets) < self.batch * self.context:
+            raise ValueError(
+                f"budgets: {min(self.budgets)} tokens are less than one step "
+                f"(batch x context = {self.batch * self.context})"
+            )
         trunk = min(self.budgets) * (1 - self.decay_share)
         if self.warmup_tokens >= trunk:
             raise ValueError(
                 f"warmup_tokens: {self.warmup_tokens} reach beyond the constant part of the "
                 f"smallest budget ({trunk:.0f} tokens); shorten the warm-up or raise the budget"
-            )
-        if min(self.budgets) < self.batch * self.context:
-            raise ValueError(
-                f"budgets: {min(self.budgets)} tokens are less than one step "
-                f"(batch x context = {self.batch * self.context})"
             )
         return self
 

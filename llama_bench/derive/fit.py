@@ -41,6 +41,10 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
         raise UserError(f"fit: one table of runs is needed, {len(inputs)} given")
     fit = fit_table(runs_table.read(inputs[0]), content, source=str(inputs[0]))
     write(output, json.dumps(fit, indent=1, allow_nan=False) + "\n")
+    known = {n: e["value"] for n, e in fit["parameters"].items() if e["value"] is not None}
+    values = ", ".join(f"{name} {value:.4g}" for name, value in known.items())
+    said = "; ".join(part for part in (fit["status"], fit.get("why"), values) if part)
+    print(f"{fit['law']}: {said} -> {output}")
 
 
 def write(output: Path, text: str) -> None:

@@ -212,6 +212,9 @@ def _decode(speeds) -> Finding | None:
             f"whether {_times(fitted)} the parameters slowed decoding down cannot be told from "
             f"these probes ({ratio} times {slower}; {said})"
         )
+    if rows["busy"].fillna(False).astype(bool).any():
+        sentence += ", on a machine that was busy with other work while it was timed"
+        said += "; measured on a busy machine"
     return Finding(
         figure=f"{ratio} ×",
         unit=slower,

@@ -165,11 +165,20 @@ def _evaluate(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
         yield "samples", tables.row("samples", sample_seed=sample.get("seed"), **values)
 
 
+def _busy(load: float | None, cores: int | None, threads: int | None) -> bool | None:
+    """Whether other programs took cores that the probe was using: more than a quarter of one."""
+    if load is None or cores is None or threads is None:
+        return None
+    return load > max(0, cores - threads) + 0.25
+
+
 def _probe(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
     device = result.get("device") or {}
     about = entry.about() | {"device": device.get("name") or device.get("kind")}
     weights = {name: result.get(name) for name in ("weight_bytes", "baseline_bytes")}
+    cores = entry.record.provenance.get("machine", {}).get("cores")
     for cell in result.get("cells", []):
+        busy = _busy(cell.get("load"), cores, device.get("threads"))
         yield "memory", tables.row("memory", **tables.picked("memory", cell), **weights, **about)
         if cell.get("status", "ok") != "ok":
             what = "{phase}, batch {batch}, context {context}".format(**cell)
@@ -178,7 +187,7 @@ def _probe(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
         for repeat, seconds in enumerate(cell.get("seconds") or []):
             speed = cell["tokens"] / seconds if cell["tokens"] and seconds else None
             values = {"repeat": repeat, "seconds": seconds, "tokens_per_second": speed}
-            values |= {"threads": device.get("threads"), **place, **about}
+            values |= {"threads": device.get("threads"), "busy": busy, **place, **about}
             yield "speeds", tables.row("speeds", **values)
 
 

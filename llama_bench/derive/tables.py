@@ -77,7 +77,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     # one row per probed cell and repeat
     "speeds": {
         **_RUN, **_PARAMETERS, "device": "text", "threads": "count", **_CELL, "repeat": "count",
-        "tokens": "count", "seconds": "real", "tokens_per_second": "real",
+        "tokens": "count", "seconds": "real", "tokens_per_second": "real", "busy": "flag",
     },
     # one row per probed cell
     "memory": {

@@ -47,6 +47,12 @@ def run(spec: PrepareSpec, folder: Path, inputs: list[Path], progress) -> dict:
         f"training a tokenizer of {spec.vocab_size} ids on {len(parts['train'])} documents"
     )
     tokenizer = _train_tokenizer(parts["train"], spec.vocab_size)
+    found = tokenizer.get_vocab_size()
+    if found != spec.vocab_size:
+        raise UserError(
+            f"data.vocab_size: {spec.vocab_size} ids are asked for, this corpus yields {found}; "
+            "ask for at most that, or give more text"
+        )
     _save_tokenizer(tokenizer, folder / "tokenizer")
     token_bytes = _bytes_of_tokens(tokenizer)
     np.save(folder / "token_bytes.npy", token_bytes)

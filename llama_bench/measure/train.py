@@ -127,6 +127,8 @@ def _train(spec, folder, model, optimizer, state: State, tokens: Tokens, progres
     order = Order(tokens.windows, spec.batch, spec.seed)
     explodes = 3 * math.log(model.config.vocab_size)
     first, began, saved = state.step, time.monotonic(), time.monotonic()
+    if first > state.began:
+        progress.say(f"goes on from step {first} of {spec.steps}, where it was stopped")
     with states.stop_requests() as stop:
         while state.step < spec.steps:
             if state.step == spec.trunk_steps:
@@ -147,7 +149,9 @@ def _train(spec, folder, model, optimizer, state: State, tokens: Tokens, progres
                 states.save_newest(_filled(state, model, optimizer), folder)
                 saved = time.monotonic()
             if asked and state.step < spec.steps:
-                print(f"stopped by signal {asked} after step {state.step}; resumes from there")
+                progress.say(
+                    f"stopped by signal {asked} after step {state.step}; resumes from there"
+                )
                 sys.exit(128 + asked)
     if spec.trunk_steps == spec.steps:
         states.save(_filled(state, model, optimizer), folder / "trunk.pt")

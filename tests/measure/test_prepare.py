@@ -135,3 +135,11 @@ def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         run(tmp_path, [path], text_key="text")
+
+
+def test_a_vocabulary_that_the_corpus_does_not_yield_is_refused(tmp_path):
+    """Else probes, which are asked of a shape and a vocabulary, would time another model."""
+    path = tmp_path / "docs.jsonl"
+    path.write_text("\n".join(json.dumps({"text": f"note {n} of {n * n}"}) for n in range(50)))
+    with pytest.raises(UserError, match=r"data\.vocab_size: 5000 .* yields \d+"):
+        run(tmp_path, [path], text_key="text", vocab_size=5000)
