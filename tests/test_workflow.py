@@ -104,7 +104,8 @@ def rules(jobs: list[str]) -> dict[str, int]:
 )
 def test_only_what_was_added_runs(done, change, runs):
     jobs = plan(done, changed(**change))
-    assert rules(jobs) == runs
+    # (a size or budget more may make a law possible, which is then fitted)
+    assert {rule: count for rule, count in rules(jobs).items() if rule != "fit"} == runs
     assert {job for job in jobs if job in DERIVED} == DERIVED
 
 
