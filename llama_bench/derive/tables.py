@@ -66,7 +66,6 @@ COLUMNS: dict[str, dict[str, str]] = {
     "curves": {
         **_RUN, **_TRAINED, "parameters_without_embeddings": "count", "tokens": "count",
         "train_loss": "real", "validation_loss": "real", "learning_rate": "real",
-        "seconds": "real",
     },
     # one row per model, task, metric and filter
     "scores": {

@@ -59,6 +59,22 @@ def test_the_headline_finds_the_slopes_that_were_put_in(tmp_path):
     assert decoding.figure == f"{show.digits(math.sqrt(10), 2)} ×" and decoding.unit == "slower"
 
 
+def test_speeds_of_a_busy_machine_are_told_as_such(tmp_path):
+    paper = Paper(tmp_path)
+    assert "busy" not in found(paper.whole())[-1].sentence
+    path = next(
+        path
+        for path in sorted(tmp_path.rglob("record.json"))
+        if json.loads(path.read_text())["verb"] == "probe"
+    )
+    record = json.loads(path.read_text())
+    for cell in record["result"]["cells"]:
+        cell["load"] = 1.4  # on two cores, both of which the probe was using
+    record["result"]["device"]["threads"] = 2
+    path.write_text(json.dumps(record))
+    assert "busy with other work" in found(paper)[-1].sentence
+
+
 def test_the_interval_covers_the_mean_slope_of_a_curved_law(tmp_path):
     paper = Paper(tmp_path, noise=0.004).ladder()
     found(paper)
