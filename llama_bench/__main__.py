@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llama_bench.fields import UserError, unknown
 
-MEASURE = ("prepare", "tasks", "train", "evaluate", "probe")
+MEASURE = ("prepare", "tasks", "train", "evaluate", "limits", "probe")
 DERIVE = ("forecast", "collect", "fit", "predict", "plot", "report")
 USAGE = f"""usage: python -m llama_bench VERB SPEC OUTPUT [INPUT ...]
 
@@ -43,7 +43,7 @@ def main(words: list[str]) -> int:
 
 def _call(verb: str, spec: str, output: Path, inputs: list[Path]) -> None:
     if verb == "schema":
-        from llama_bench.config import write_schema
+        from llama_bench.config_file import write_schema
 
         write_schema(output)
     elif verb in MEASURE:

@@ -1,40 +1,34 @@
-"""config.yaml: read, checked as a whole, and described to editors.
+"""A study's configuration as a whole: what does not hold together between its sections.
 
-What can be known to be wrong before any job starts is refused here, with one line for each wrong
-key. workflow/config.schema.json is generated from these types.
+What can be known to be wrong before any job starts is refused here, by key.
 """
 
 from __future__ import annotations
 
-import json
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
-from llama_bench import sources
-from llama_bench.fields import Base, Name, UserError, readable, unknown
-from llama_bench.sections import (
-    HELD_OUT_TASKS,
-    LAW_NEEDS,
-    Data,
-    Evaluate,
-    Fit,
-    HoldOut,
-    Models,
-    Probe,
-    Train,
-)
+from llama_bench import recipe, sources
+from llama_bench.fields import Base, Name, short, unknown
+from llama_bench.ladder import Rung, Step, rungs
+from llama_bench.sections.data import Data
+from llama_bench.sections.evaluate import HELD_OUT_TASKS, Evaluate
+from llama_bench.sections.fit import LAW_NEEDS, Fit, HoldOut, Need
+from llama_bench.sections.models import Models
+from llama_bench.sections.probe import Probe
+from llama_bench.sections.train import FlopBudgets, Train
 
 PARTIAL = "-partial"  # results/studies/<study>-partial holds the report of what is there
 
 
 class Config(Base):
-    """A whole study. Every key has a default but `models`."""
+    """A whole study. Every key has a default, but some model must be named."""
 
     study: Name = "default"
     data: Data = Data()
-    models: Models
+    models: Models = Models()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     probe: Probe = Probe()
@@ -50,27 +44,80 @@ class Config(Base):
 
     @model_validator(mode="after")
     def _holds_together(self):
+        if not self.rungs and not self.models.pretrained:
+            raise ValueError(
+                "models: no model is given; add one under train: or pretrained:, or give "
+                "train.budgets as {flops: [...]}"
+            )
+        self._check_trainings()
         self._check_corpus()
         self._check_tasks()
         self._check_laws()
         self._check_hold_out()
+        self._check_variants()
         return self
+
+    @cached_property
+    def rungs(self) -> list[Rung]:
+        """Every size that is trained, with its budgets."""
+        return rungs(self.models.train, self.train, self.data.ids, self.train.context)
+
+    def horizon(self, rung: Rung, step: Step) -> int:
+        """The tokens that a training's rate and warm-up are meant for."""
+        if self.train.schedule == "cosine":
+            return step.tokens
+        return self.train.horizon or recipe.TOKENS_PER_PARAMETER * rung.model.shape.size
+
+    def batch(self, rung: Rung, step: Step) -> int:
+        """Sequences a step."""
+        return self.train.batch or recipe.batch(self.horizon(rung, step), self.train.context)
+
+    def warmup_tokens(self, rung: Rung, step: Step) -> int:
+        if self.train.warmup_tokens is not None:
+            return self.train.warmup_tokens
+        return recipe.warmup_tokens(rung.model.shape.size, self.horizon(rung, step))
+
+    def _check_trainings(self):
+        """Every budget must hold a step, its warm-up, and something after it."""
+        flops = isinstance(self.train.budgets, FlopBudgets)
+        share = 1.0 if self.train.schedule == "cosine" else 1 - self.train.decay_share
+        swept = self.train.sweep and self.train.sweep.budget
+        for rung in self.rungs:
+            for step in (*rung.steps, *((Step(swept),) if swept else ())):
+                where = f"train.budgets: {short(step.tokens)} tokens for {rung.model.label!r}"
+                if flops and step.flops:
+                    where = f"train.budgets.flops: {step.flops:g} gives {rung.model.label!r} " + (
+                        f"{short(step.tokens)} tokens, which"
+                    )
+                batch_tokens = self.batch(rung, step) * self.train.context
+                if step.tokens < batch_tokens:
+                    raise ValueError(
+                        f"{where} are less than one step (batch x context = {batch_tokens}); "
+                        "raise the budget or give a smaller batch"
+                    )
+                warmup = self.warmup_tokens(rung, step)
+                if warmup >= step.tokens * share:
+                    raise ValueError(
+                        f"{where} leave no constant part after {warmup} warmup_tokens "
+                        f"({step.tokens * share:.0f} tokens come before the decay); raise the "
+                        "budget, or give shorter train.warmup_tokens or a shorter train.horizon"
+                    )
 
     def _check_corpus(self):
         """A token is at least a byte, so a part of fewer bytes than a window holds none."""
-        paths = sources.corpus_files(self.data.corpus)
-        if not paths and self.data.max_bytes is None:
-            return
-        plain = [p for p in paths if p.suffix != ".parquet"]
-        if len(plain) < len(paths):
-            return
-        size = min(sum(p.stat().st_size for p in plain) or 2**62, self.data.max_bytes or 2**62)
-        if self.models.train and size * self.data.held_out <= self.train.context:
+        size = self.data.texts[0].most_tokens
+        if size and self.rungs and size * self.data.held_out <= self.train.context:
             raise ValueError(
                 f"train.context: {self.train.context} tokens are longer than the held-out part of "
                 f"the corpus ({size} bytes, {self.data.held_out:.0%} of them held out); "
                 "shorten the context or give more text"
             )
+        for text in self.data.texts:
+            if self.rungs and text.unique_tokens and text.unique_tokens <= self.train.context:
+                raise ValueError(
+                    f"data.unique_tokens: {text.unique_tokens} are no more than one window "
+                    f"(train.context = {self.train.context}); ask for more"
+                )
 
     def _check_tasks(self):
         for suite, wanted in self.evaluate.suites.items():
@@ -86,91 +133,90 @@ class Config(Base):
                     raise ValueError(f"evaluate.suites.{suite}.tasks: {message}")
 
     def _check_laws(self):
-        have = (
-            len(self.models.train) * len(self.train.budgets) * len(self.train.seeds),
-            len({model.shape.size for model in self.models.train}),
-            len(self.train.budgets),
-        )
         for law in self.fit.laws or []:
             need = LAW_NEEDS[law]
-            if any(h < n for h, n in zip(have, need, strict=True)):
+            have = self._has(repeated=need.unique > 1)
+            if need.flop_budgets and not have.flop_budgets:
                 raise ValueError(
-                    f"fit.laws: {law} needs at least {need[0]} runs of {need[1]} sizes and "
-                    f"{need[2]} budgets; this study has {have[0]} of {have[1]} and {have[2]}. "
-                    "Add sizes or budgets, or leave the law out"
+                    f"fit.laws: {law} compares sizes at equal compute; give train.budgets as "
+                    "{flops: [...]}, or leave the law out"
+                )
+            if need.scores and not have.scores:
+                raise ValueError(
+                    f"fit.laws: {law} is of task scores; give evaluate.suites, or leave the law out"
+                )
+            if need.unique > have.unique:
+                raise ValueError(
+                    f"fit.laws: {law} needs trainings on at least {need.unique} lengths of unique "
+                    f"text, this study has {have.unique}; add data.variants with unique_tokens"
+                )
+            if any(h < n for h, n in zip(have[:3], need[:3], strict=True)):
+                raise ValueError(
+                    f"fit.laws: {law} needs at least {need.runs} runs of {need.sizes} sizes and "
+                    f"{need.budgets} budgets; this study has {have.runs} of {have.sizes} and "
+                    f"{have.budgets}. Add sizes or budgets, or leave the law out"
                 )
 
+    def _has(self, repeated: bool) -> Need:
+        """What there is for a law to be fitted to: the ladder, or also what repeats its text."""
+        own, *others = self.data.texts
+        same = [t for t in others if (t.corpus, t.clean) == (own.corpus, own.clean)]
+        steps = [
+            (text, rung, step)
+            for text in [own, *(same if repeated else [])]
+            for rung in self.rungs
+            for step in rung.steps
+            if text.is_on(rung.model.label, step.budget)
+        ]
+        return Need(
+            runs=len(steps) * len(self.train.seeds),
+            sizes=len({rung.model.shape.size for _, rung, _ in steps}),
+            budgets=len({step.budget for _, _, step in steps}),
+            unique=len({text.unique_tokens for text, _, _ in steps}),
+            flop_budgets=isinstance(self.train.budgets, FlopBudgets),
+            scores=bool(self.evaluate.suites),
+        )
+
     def _check_hold_out(self):
-        labels = [model.label for model in self.models.train]
+        labels = [rung.model.label for rung in self.rungs]
+        budgets = {step.budget for rung in self.rungs for step in rung.steps}
         for name in self.hold_out.models:
             if name not in labels:
                 raise ValueError(f"hold_out.models: {unknown(name, labels, 'model')}")
         for budget in self.hold_out.budgets:
-            if budget not in self.train.budgets:
-                known = [str(budget) for budget in self.train.budgets]
-                raise ValueError(f"hold_out.budgets: {unknown(budget, known, 'budget')}")
+            if budget not in budgets:
+                known = [f"{budget:g}" for budget in sorted(budgets)]
+                raise ValueError(f"hold_out.budgets: {unknown(f'{budget:g}', known, 'budget')}")
         kept = set(labels) - set(self.hold_out.models)
-        budgets = set(self.train.budgets) - set(self.hold_out.budgets)
-        if labels and not (kept and budgets):
+        if labels and not (kept and budgets - set(self.hold_out.budgets)):
             raise ValueError("hold_out: holds out every run; leave some to forecast from")
+
+    def _check_variants(self):
+        labels = [rung.model.label for rung in self.rungs]
+        budgets = {step.budget for rung in self.rungs for step in rung.steps}
+        for text in self.data.texts[1:]:
+            for name in text.models:
+                if name not in labels:
+                    where = f"data.variants.{text.name}.models"
+                    raise ValueError(f"{where}: {unknown(name, labels, 'model')}")
+            for budget in text.budgets:
+                if budget not in budgets:
+                    known = [f"{budget:g}" for budget in sorted(budgets)]
+                    where = f"data.variants.{text.name}.budgets"
+                    raise ValueError(f"{where}: {unknown(f'{budget:g}', known, 'budget')}")
 
     @property
     def laws(self) -> list[str]:
         """What is asked for; or, where nothing is, what the study has enough runs for."""
         if self.fit.laws is not None:
             return self.fit.laws
-        for law in ("chinchilla", "kaplan"):
-            try:
-                self.model_copy(update={"fit": Fit(laws=[law])})._check_laws()
-            except ValueError:
-                continue
-            return [law]
-        return []
+        surface = [law for law in ("chinchilla", "kaplan") if self._allows(law)][:1]
+        others = ("isoflop", "data_constrained", "direct", "two_step")
+        return surface + [law for law in others if self._allows(law)]
 
-
-def check(given: dict[str, Any]) -> Config:
-    """A parsed configuration as types. Raises UserError, a line for each wrong key."""
-    try:
-        return Config.model_validate(given)
-    except ValidationError as error:
-        raise readable(error, "config") from None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file's keys. Raises UserError: not there, no YAML, or a key that stands twice."""
-    import yaml
-
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_unique_keys())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: should hold keys such as study:, data: and models:")
-    return content
-
-
-def _unique_keys():
-    """YAML's own loader keeps the last of two equal keys in silence; a size would be lost."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node, deep=False):
-            seen = set()
-            for key, _ in node.value:
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} stands there twice", key.start_mark
-                    )
-                seen.add(key.value)
-            return super().construct_mapping(node, deep)
-
-    return Loader
-
-
-def write_schema(path: Path) -> None:
-    """The JSON schema of config.yaml, by which editors complete and check it."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    schema |= Config.model_json_schema(mode="validation")
-    path.write_text(json.dumps(schema, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    def _allows(self, law: str) -> bool:
+        try:
+            self.model_copy(update={"fit": Fit(laws=[law])})._check_laws()
+        except ValueError:
+            return False
+        return True

@@ -9,14 +9,16 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Union
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -79,6 +81,26 @@ Name = Annotated[
 ]
 
 
+KIND = "~"
+_KINDS = {
+    "text": "text",
+    "list": "a list, such as [a, b]",
+    "keys": "a group of keys (key: value, indented below it)",
+}
+
+
+def kinds(**types: Any) -> Any:
+    """One of several types, told apart by how a value is written (`text`, `list`, `keys`), so that
+    a mistake in one is not explained by the others."""
+
+    def kind(value: Any) -> str:
+        written = "list" if isinstance(value, (list, tuple)) else "text"
+        return KIND + ("keys" if isinstance(value, (dict, BaseModel)) else written)
+
+    tagged = [Annotated[type_, Tag(KIND + name)] for name, type_ in types.items()]
+    return Annotated[Union[tuple(tagged)], Discriminator(kind)]  # noqa: UP007 - made at run time
+
+
 class Base(BaseModel):
     """Frozen, and closed: an unknown key is an error that names the nearest right one."""
 
@@ -120,8 +142,13 @@ def readable(error: ValidationError, title: str) -> UserError:
     for item in error.errors():
         path = ""
         for part in item["loc"]:
+            if str(part).startswith(KIND):  # which of several spellings was meant
+                continue
             path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
         message = _PLAIN.get(item["type"]) or item["msg"].removeprefix("Value error, ")
+        if item["type"] == "union_tag_invalid":
+            wanted = [kind for kind in _KINDS if KIND + kind in item["ctx"]["expected_tags"]]
+            message = "should be " + " or ".join(_KINDS[kind] for kind in wanted)
         lines.append(f"{path}: {message}" if path else message)
     return UserError(f"{title}: " + f"\n{title}: ".join(dict.fromkeys(lines)))
 

@@ -17,16 +17,37 @@ import sys
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
+from typing import Protocol
 
 from llama_bench.fields import unknown
 from llama_bench.specs import Corpus
+from llama_bench.text_files import KINDS, check_head, kind
 
-SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".parquet")
 NAMED = ("python-stdlib", "python-packages")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+)
 
 
-def corpus(given: str | list[str], text_key: str, max_bytes: int | None) -> Corpus:
+class Dataset(Protocol):
+    """A dataset on the Hub as config.yaml names it; `repo` may be a local folder."""
+
+    repo: str
+    revision: str | None
+    subset: str | None
+    split: str | None
+
+
+def corpus(given: str | list[str] | Dataset, text_key: str, max_bytes: int | None) -> Corpus:
     """The corpus that config.yaml names. Raises ValueError naming the file and what is wrong."""
+    if not isinstance(given, (str, list)):
+        return _hub_corpus(given, text_key, max_bytes)
     if given == "python-stdlib":
         version = platform.python_version()
         return Corpus(source="python-stdlib", version=version, max_bytes=max_bytes)
@@ -36,8 +57,8 @@ def corpus(given: str | list[str], text_key: str, max_bytes: int | None) -> Corp
         return Corpus(source="python-packages", version=version, max_bytes=max_bytes)
     paths = corpus_files(given)
     for path in paths:
-        _check_head(path, text_key)
-    keyed = any(path.suffix in (".jsonl", ".parquet") for path in paths)
+        check_head(path, text_key)
+    keyed = any(kind(path) in (".jsonl", ".parquet") for path in paths)
     return Corpus(
         source="files",
         files=tuple(file_digest(path) for path in paths),
@@ -46,17 +67,37 @@ def corpus(given: str | list[str], text_key: str, max_bytes: int | None) -> Corp
     )
 
 
-def corpus_files(given: str | list[str]) -> list[Path]:
-    """The files of a corpus, folders opened, in a fixed order; none for a named corpus."""
+def _hub_corpus(given: Dataset, text_key: str, max_bytes: int | None) -> Corpus:
+    folder = corpus_files(given)
+    return Corpus(
+        source="hub",
+        version=_tree_digest(folder[0]) if folder else None,
+        repo=folder[0].name if folder else given.repo,
+        revision=given.revision,
+        subset=given.subset,
+        split=given.split,
+        text_key=text_key,
+        max_bytes=max_bytes,
+    )
+
+
+def corpus_files(given: str | list[str] | Dataset) -> list[Path]:
+    """The files of a corpus, folders opened, in a fixed order; none for a named corpus.
+
+    Of a dataset: its folder, if it is a local one, and otherwise none.
+    """
+    if not isinstance(given, (str, list)):
+        folder = Path(given.repo).expanduser()
+        return [folder.resolve()] if given.revision is None and folder.is_dir() else []
     if given in NAMED:
         return []
     paths: list[Path] = []
     for item in [given] if isinstance(given, str) else given:
         path = Path(item).expanduser()
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
+            inside = sorted(p for p in path.rglob("*") if kind(p) in KINDS and p.is_file())
             if not inside:
-                raise ValueError(f"{item} is a folder without {', '.join(SUFFIXES)} files")
+                raise ValueError(f"{item} is a folder without {', '.join(KINDS)} files")
             paths += inside
         elif path.is_file():
             paths.append(path)
@@ -69,37 +110,11 @@ def corpus_files(given: str | list[str]) -> list[Path]:
     return paths
 
 
-def _check_head(path: Path, text_key: str) -> None:
-    """Refuse what can be seen to be no text from its first kilobytes."""
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path} is none of {', '.join(SUFFIXES)}")
-    try:
-        with open(path, "rb") as file:
-            head = file.read(65536)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror})") from None
-    if not head.strip():
-        raise ValueError(f"{path} is empty")
-    if path.suffix == ".parquet":
-        if not head.startswith(b"PAR1"):
-            raise ValueError(f"{path} is not a Parquet file")
-        return
-    if b"\0" in head:
-        raise ValueError(f"{path} is binary, not text")
-    if path.suffix == ".jsonl":
-        line = head.strip().splitlines()[0]
-        if len(line) >= 65000:  # a long first document: prepare reads it whole
-            return
-        try:
-            first = json.loads(line)
-        except ValueError:
-            raise ValueError(f"{path}: its first line is not JSON") from None
-        if not isinstance(first, dict) or not isinstance(first.get(text_key), str):
-            keys = ", ".join(first) if isinstance(first, dict) else "none"
-            raise ValueError(
-                f"{path}: its first line has no text under {text_key!r} (keys: {keys}); "
-                "set data.text_key"
-            )
+def shape_digest(folder: Path) -> str:
+    """Identity of a local model's shape. Raises ValueError where the folder has none."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"path: {folder} holds no model (no config.json)")
+    return file_digest(folder / "config.json")
 
 
 def model_digest(folder: Path) -> str:
@@ -135,8 +150,41 @@ def folder_digest(folder: Path) -> str:
     """Of all task files in a folder. Raises ValueError where there is no such folder."""
     if not folder.is_dir():
         raise ValueError(f"include: {folder} is no folder")
+    return _tree_digest(folder)
+
+
+def _tree_digest(folder: Path) -> str:
     parts = sorted(p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
     return _digest(f"{p.relative_to(folder)}:{file_digest(p)}".encode() for p in parts)
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """Of a local tokenizer's own files; a model's beside them are not part of it.
+
+    Raises ValueError where there is no tokenizer.json.
+    """
+    _tokenizer_json(folder)
+    parts = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    return _digest(f"{part.name}:{file_digest(part)}".encode() for part in parts)
+
+
+def tokenizer_size(folder: Path) -> int:
+    """Number of ids: the largest and one. Raises ValueError where tokenizer.json tells none."""
+    path = _tokenizer_json(folder)
+    try:
+        content = json.loads(path.read_bytes())
+        vocabulary = content["model"]["vocab"]
+        ids = list(vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary)))
+        return 1 + max(ids + [token["id"] for token in content.get("added_tokens") or []])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is no tokenizer of the tokenizers library") from None
+
+
+def _tokenizer_json(folder: Path) -> Path:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no tokenizer (no tokenizer.json)")
+    return path
 
 
 def _digest(chunks) -> str:

@@ -13,11 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from llama_bench import config as configuration
+from llama_bench import config_file, machine
 from llama_bench.config import PARTIAL, Config
 from llama_bench.fields import UserError
-from llama_bench.runs import STUDIES, Run, Runs
+from llama_bench.run import Run
+from llama_bench.runs import Runs
+from llama_bench.sections.fit import LAW_NEEDS
 from llama_bench.specs import ForecastSpec
+from llama_bench.trainings import STUDIES
 
 __all__ = ["Study", "UserError", "load"]
 
@@ -32,8 +35,7 @@ class Study:
         self.folder = f"{STUDIES}/{self.name}"
         self.laws = config.laws
         self.runs: dict[str, Run] = asked.by_path
-        self.forecast_spec: ForecastSpec | None = asked.forecast_spec
-        self.forecast_path: str | None = asked.forecast_path
+        self.forecasts: dict[str, ForecastSpec] = asked.forecasts
 
     def run(self, verb: str, run_id: str) -> Run:
         """The run that a rule's wildcards mean. Raises KeyError where this study has none."""
@@ -49,10 +51,22 @@ class Study:
         run = self.run("train", run_id)
         return [] if Path(run.path).exists() else list(run.after)
 
+    def threads(self, verb: str, run_id: str, cores: int) -> int:
+        """What a run gets of this machine's cores. Where it computes on GPUs, their share, so that
+        no more runs start side by side than there are GPUs for."""
+        run, gpus = self.run(verb, run_id), machine.gpus()
+        return max(run.threads, cores * min(run.gpus, gpus) // gpus) if gpus else run.threads
+
+    def launcher(self, run_id: str) -> str:
+        """How a training's command begins: with one process a GPU where it takes several."""
+        gpus = self.run("train", run_id).gpus
+        many = f"torch.distributed.run --standalone --nproc-per-node {gpus} -m "
+        return f"python -m {many if gpus > 1 else ''}llama_bench"
+
     def records(self, folder: str) -> list[str]:
         """What `collect` waits for: every record; for the partial report those that are there."""
-        forecast = [] if folder.endswith(PARTIAL) else [self.forecast_path]
-        return [run.path for run in self._reported(folder)] + [path for path in forecast if path]
+        forecasts = [] if folder.endswith(PARTIAL) else [*self.forecasts]
+        return [run.path for run in self._reported(folder)] + forecasts
 
     def collect_spec(self, folder: str) -> str:
         """The listing of all runs is too long for a command; the configuration makes it again."""
@@ -76,11 +90,22 @@ class Study:
             "forecasts": sorted(str(path) for path in Path(self.folder).glob("forecasts/*.json")),
         }
 
-    def forecast_from(self) -> list[str]:
-        """The records that the forecast rests on, which a written one needs no more."""
-        if Path(self.forecast_path).exists():
+    def points(self, folder: str, law: str) -> str:
+        """The table that a law is fitted to: the ladder, what was trained on repeated text, or the
+        ladder with the scores of its tasks."""
+        need = LAW_NEEDS[law]
+        table = "repetition" if need.unique > 1 else "task_ladder" if need.scores else "ladder"
+        return f"{STUDIES}/{folder}/tables/{table}.parquet"
+
+    def forecast(self, forecast: str) -> ForecastSpec:
+        """The forecast that a rule's wildcard means. Raises KeyError where this study has none."""
+        return self.forecasts[f"{self.folder}/forecasts/{forecast}.json"]
+
+    def forecast_from(self, forecast: str) -> list[str]:
+        """The records that a forecast rests on, which a written one needs no more."""
+        if Path(f"{self.folder}/forecasts/{forecast}.json").exists():
             return []
-        return [f"results/runs/train/{run}/record.json" for run in self.forecast_spec.runs]
+        return self.forecast(forecast).records
 
     def _reported(self, folder: str) -> list[Run]:
         listed = list(self.runs.values())
@@ -118,15 +143,15 @@ def load(given: dict[str, Any] | None = None) -> Study:
     """
     given = dict(given or {})
     if "models" not in given:
-        given = {**configuration.read_yaml(Path(given.pop("file", "config.yaml"))), **given}
-    return Study(configuration.check(given))
+        given = {**config_file.read_yaml(Path(given.pop("file", "config.yaml"))), **given}
+    return Study(config_file.check(given))
 
 
 def listing_of(collect_spec: str) -> str:
     """The JSON listing of runs that a `collect` spec stands for. Raises UserError."""
     try:
         asked = json.loads(collect_spec)
-        return _json(Study(configuration.check(asked["config"])).listing(asked["study"]))
+        return _json(Study(config_file.check(asked["config"])).listing(asked["study"]))
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, UserError):
             raise

@@ -2,10 +2,11 @@
 
 import pytest
 
-from llama_bench.sections import LAW_NEEDS
+from llama_bench.sections.fit import LAW_NEEDS
 from llama_bench.study import UserError, load
 
 ONE = {"train": [{"size": "50k"}]}
+FIT = {"horizon": "500k"}
 
 
 @pytest.fixture
@@ -55,7 +56,60 @@ def refused(given: dict) -> str:
         ({"models": ONE, "train": {"budgets": "many"}}, ["train.budgets", "list"]),
         ({"models": ONE, "train": {"budgets": ["1M", "1e6"]}}, ["train.budgets", "twice"]),
         ({"models": ONE, "train": {"budgets": []}}, ["train.budgets"]),
-        ({"models": ONE, "train": {"budgets": ["10k"]}}, ["train", "warmup_tokens", "20000"]),
+        (
+            {"models": ONE, "train": {"budgets": ["10k"]}},
+            ["train", "50928 warmup_tokens", "horizon"],
+        ),
+        (
+            {"models": ONE, "train": {"budgets": {"flops": [1e9]}, "warmup_tokens": 0}},
+            ["train.budgets.flops", "1e+09", "'50k'", "one step"],
+        ),
+        ({"train": {"budgets": {"flops": [1e12], "sizes": 3}}}, ["train.budgets", "'sizes"]),
+        ({"train": {"budgets": {"flops": []}}}, ["train.budgets.flops"]),
+        ({"models": ONE, "train": {"sweep": {"factors": [1]}}}, ["train.sweep.factors", "two"]),
+        (
+            {"models": ONE, "train": {"sweep": {}, "learning_rate": 1e-3}},
+            ["train", "sweep", "learning_rate"],
+        ),
+        ({"models": ONE, "train": {"sweep": {}, "sensitivity": True}}, ["train", "sensitivity"]),
+        (
+            {"models": ONE, "train": {"schedule": "cosine", "horizon": "1M"}},
+            ["train", "horizon", "cosine"],
+        ),
+        ({"models": ONE, "train": {"schedule": "cos"}}, ["train.schedule", "cosine"]),
+        ({"models": ONE, "data": {"clean": ["unicod"]}}, ["data.clean[0]", "unicode"]),
+        ({"models": ONE, "data": {"clean": ["length", "length"]}}, ["data", "clean", "twice"]),
+        (
+            {"models": ONE, "data": {"max_bytes": "1M", "unique_tokens": "2M"}},
+            ["data", "unique_tokens", "2000000", "1000000 bytes"],
+        ),
+        (
+            {"models": ONE, "data": {"variants": [{"name": "a", "unique_tokens": 100}]}},
+            ["unique_tokens", "100", "256"],
+        ),
+        ({"models": ONE, "data": {"variants": [{}]}}, ["data.variants[0].name", "missing"]),
+        (
+            {"models": ONE, "data": {"variants": [{"name": "a"}, {"name": "a"}]}},
+            ["data.variants", "'a'"],
+        ),
+        (
+            {"models": ONE, "data": {"variants": [{"name": "a", "corpus": "python-pakages"}]}},
+            ["data", "variants.a.corpus", "'python-packages'"],
+        ),
+        (
+            {"models": ONE, "train": FIT, "data": {"variants": [{"name": "a", "models": ["51k"]}]}},
+            ["data.variants.a.models", "'50k'"],
+        ),
+        ({"models": ONE, "data": {"corpus": {"repo": "a/b"}}}, ["data.corpus", "revision"]),
+        ({"models": ONE, "data": {"tokenizer": {"path": "/not/there"}}}, ["data.tokenizer"]),
+        (
+            {"models": ONE, "train": FIT, "fit": {"laws": ["isoflop"]}},
+            ["fit.laws", "isoflop", "flops"],
+        ),
+        (
+            {"models": ONE, "train": FIT, "fit": {"laws": ["data_constrained"]}},
+            ["fit.laws", "unique_tokens", "variants"],
+        ),
         ({"models": ONE, "train": {"seeds": [0, 0]}}, ["train.seeds"]),
         ({"models": ONE, "train": {"learning_rate": "fast"}}, ["train.learning_rate", "'fast'"]),
         ({"models": ONE, "train": {"precision": "fp8"}}, ["train.precision", "float32"]),
@@ -170,16 +224,16 @@ def test_the_default_study_is_the_one_that_was_promised(repository, monkeypatch)
 
 
 def test_what_laws_need_is_more_than_their_parameters():
-    from llama_bench.derive import families
+    from llama_bench.derive.fitting import families
 
-    for law, (points, _, _) in LAW_NEEDS.items():
+    for law, need in LAW_NEEDS.items():
         family, settings = families.known({"law": law})
         if family.method is not None:
-            assert points > len(family.method(settings).last.parameter_names)
+            assert need.runs > len(family.method(settings).last.parameter_names)
 
 
 def test_the_schema_is_that_of_the_types(repository, tmp_path):
-    from llama_bench.config import write_schema
+    from llama_bench.config_file import write_schema
 
     write_schema(tmp_path / "schema.json")
     written = (repository / "workflow" / "config.schema.json").read_text()

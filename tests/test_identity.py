@@ -26,7 +26,7 @@ CASES = {
         PrepareSpec(
             corpus=Corpus(source="python-stdlib", version="3.12.0"), vocab_size=2048, held_out=0.05
         ),
-        "python-stdlib-v2048-7c7a5c55",
+        "python-stdlib-v2048-179c3473",
     ),
     "tasks": (TasksSpec(data="python-stdlib-v2048-00000000", items=120), "held-out-120-66a62111"),
     "train": (TrainSpec(**TRAIN), "50.9k-200k-s0-bdf228d9"),
@@ -45,7 +45,7 @@ CASES = {
             repeats=5,
             seconds=0.3,
         ),
-        "50.9k-cpu-f55ffce0",
+        "50.9k-cpu-0e44134f",
     ),
 }
 

@@ -12,8 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from llama_bench import records
-from llama_bench.derive import ledger, rows, tables
 from llama_bench.derive.entry import Entry
+from llama_bench.derive.tables import (
+    ledger,
+    pairs,
+    roofline,
+    rows,
+    screen,
+    study_tables,
+    task_ladder,
+)
 from llama_bench.fields import UserError
 
 
@@ -26,26 +34,29 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
     damaged, or the key that is missing.
     """
     asked = spec_of(spec, "collect", "study", "runs")
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in tables.COLUMNS}
-    trainings: dict[str, Entry] = {}
-    for given in asked["runs"]:
-        entry = _entry(given)
-        if entry.verb == "train":
-            trainings.setdefault(entry.id, entry)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in study_tables.COLUMNS}
+    entries = [_entry(given) for given in asked["runs"]]
+    for entry in entries:
         for table, row in _rows(entry):
             found[table].append(row)
+    price = ((asked.get("config") or {}).get("probe") or {}).get("price_per_hour")
+    roofline.held_against(found["cells"], found["limits"], price)
+    found["screen"] = [row for _, row in screen.rows(found["scores"])]
+    found["pairs"] = [row for _, row in pairs.rows(entries)]
+    found["task_ladder"] = task_ladder.rows(found["ladder"], found["scores"], entries)
+    known = {(entry.verb, entry.id): entry for entry in reversed(entries)}
 
-    def training(run: str) -> Entry:
+    def run_of(verb: str, run: str) -> Entry:
         """Also one that the study asks for no more: what was forecast of it stays in the ledger."""
-        path = f"results/runs/train/{run}/record.json"
-        return trainings.get(run) or _entry({"id": run, "verb": "train", "path": path})
+        path = f"results/runs/{verb}/{run}/record.json"
+        return known.get((verb, run)) or _entry({"id": run, "verb": verb, "path": path})
 
     for path in asked.get("forecasts") or []:
-        for table, row in ledger.rows(Path(path), training):
+        for table, row in ledger.rows(Path(path), run_of):
             found[table].append(row)
     # runs last: it is the declared output, so whoever sees it sees the others too
     for name in sorted(found, key=lambda name: name == "runs"):
-        tables.write(output.parent, name, found[name])
+        study_tables.write(output.parent, name, found[name])
 
 
 def spec_of(text: str, verb: str, *keys: str) -> dict[str, Any]:

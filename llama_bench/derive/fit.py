@@ -14,20 +14,13 @@ from pathlib import Path
 import pandas as pd
 
 from llama_bench import records
-from llama_bench.derive import (
-    allocation,
-    choice,
-    counting,
-    families,
-    fitted_parameters,
-    judge,
-    optimum_fit,
-    runs_table,
-)
-from llama_bench.derive.fit_settings import FitSettings, parse
-from llama_bench.derive.methods import status_of
-from llama_bench.derive.runs_table import Table
-from llama_bench.derive.selection import near_best
+from llama_bench.derive.allocation import best_split, optimum_fit
+from llama_bench.derive.fitting import families, fitted_parameters, fresh_studies, runs_table
+from llama_bench.derive.fitting.fit_settings import FitSettings, parse
+from llama_bench.derive.fitting.methods import status_of
+from llama_bench.derive.fitting.runs_table import Table
+from llama_bench.derive.fitting.selection import near_best
+from llama_bench.derive.judging import choice, counting, judge
 from llama_bench.fields import UserError
 
 SCHEMA = 1
@@ -84,10 +77,11 @@ def _content(family, table: Table, settings: FitSettings) -> dict:
     rows = near_best(family.reduce(table, settings), settings.within_percent, method.last.target)
     fits = method.fit(rows, settings)
     status, why = status_of(fits)
-    parameters, derived = {}, {}
-    for fit in fits:
-        parameters |= fitted_parameters.parameters(fit, settings.level)
-        derived |= fitted_parameters.derived(fit, settings.level)
+    parameters, derived, level = {}, {}, settings.level
+    fresh = [fresh_studies.draws(fit, settings) for fit in fits]
+    for fit, draws in zip(fits, fresh, strict=True):
+        parameters |= fitted_parameters.parameters(fit, level, draws)
+        derived |= fitted_parameters.derived(fit, level, draws)
     last = fits[-1]
     return {
         "formula": "; ".join(fit.law.formula for fit in fits),
@@ -100,7 +94,7 @@ def _content(family, table: Table, settings: FitSettings) -> dict:
         "points_used": fitted_parameters.points(last),
         "points_left_out": last.table.left_out,
         "seed_noise": last.noise.seed if last.noise else None,
-        "allocation": allocation.content(fits[0], settings),
+        "allocation": best_split.content(fits[0], level, fresh[0]),
         "back_test": judge.back_test(method, table, settings, family.reduce)
         if settings.back_test
         else None,

@@ -17,10 +17,10 @@ from pathlib import Path
 import pandas as pd
 
 from llama_bench import records
-from llama_bench.derive import rows
 from llama_bench.derive.entry import Entry
 from llama_bench.derive.fit import fit_table
 from llama_bench.derive.predict import LEVELS, predict_table
+from llama_bench.derive.tables import rows
 from llama_bench.specs import ForecastSpec
 
 SCHEMA = 1
@@ -42,7 +42,7 @@ def ladder(runs: tuple[str, ...]) -> pd.DataFrame:
     found = []
     for run_id in runs:
         path = f"results/runs/train/{run_id}/record.json"
-        labels = {"model": run_id}
+        labels = {"model": run_id, "role": "ladder"}
         entry = Entry(run_id, "train", path, labels, records.read(Path(path)))
         found += [row for table, row in rows.of(entry) if table == "ladder"]
     return pd.DataFrame(found)
@@ -73,8 +73,14 @@ def forecast(table: pd.DataFrame, asked: ForecastSpec) -> dict:
     return head | {
         "law": fit["law"],
         "status": fit["status"],
-        "why": fit.get("choice", {}).get("why"),
+        "why": _why(fit),
         "choice": fit.get("choice"),
         "parameters": fit["parameters"],
         "points": told.to_dict("records"),
     }
+
+
+def _why(fit: dict) -> str | None:
+    """Why this law was chosen and, of a fit that did not converge, why it did not."""
+    ended = f"the fit ended {fit['status']}: {fit['why']}" if fit["status"] != "converged" else None
+    return "; ".join(filter(None, [fit.get("choice", {}).get("why"), ended])) or None

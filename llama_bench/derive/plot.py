@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llama_bench.derive import tables
 from llama_bench.derive.collect import spec_of
+from llama_bench.derive.tables import study_tables
 from llama_bench.fields import UserError
 from llama_bench.records import write_text
 
@@ -23,15 +23,17 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
     any number of fit files. Raises UserError naming an input that is missing or damaged.
     """
     spec_of(spec, "plot", "study")
-    content, fits = read_inputs("plot", inputs)
-    from llama_bench.derive import drawing
-    from llama_bench.derive.figures import cost, forecast, law, loss, tasks
+    everything, fits = read_inputs("plot", inputs)
+    content = study_tables.own_ladder(everything)
+    from llama_bench.derive.figures import cost, data, drawing, forecast, ladder, law, loss, tasks
 
     output.parent.mkdir(parents=True, exist_ok=True)
     entries = []
     with drawing.style():
-        for theme in (loss, law, forecast, tasks, cost):
-            for figure in theme.draw(content, fits):
+        for theme in (loss, ladder, law, forecast, data, tasks, cost):
+            # what was trained beside the ladder is compared with it by these alone
+            tables = everything if theme in (ladder, data) else content
+            for figure in theme.draw(tables, fits):
                 write_text(output.parent / f"{figure.name}.svg", figure.svg())
                 entries.append(figure.entry())
     for stale in set(output.parent.glob("*.svg")) - {output.parent / e["file"] for e in entries}:
@@ -45,7 +47,7 @@ def read_inputs(verb: str, inputs: list[Path]) -> tuple[dict[str, Any], list[dic
     if len(runs) != 1:
         raise UserError(f"{verb}: needs one runs.parquet among its inputs")
     fits = [path for path in inputs if path.suffix == ".json" and path.name != "index.json"]
-    return tables.read(runs[0]), [_fit(path) for path in fits]
+    return study_tables.read(runs[0]), [_fit(path) for path in fits]
 
 
 def _fit(path: Path) -> dict[str, Any]:

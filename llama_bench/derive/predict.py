@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from llama_bench.derive import families, optimum_fit, runs_table
+from llama_bench.derive.allocation import optimum_fit
 from llama_bench.derive.fit import SCHEMA, write
-from llama_bench.derive.methods import Single
+from llama_bench.derive.fitting import families, runs_table
+from llama_bench.derive.fitting.methods import Single
 from llama_bench.fields import UserError
 
 LEVELS = (0.5, 0.8, 0.95)

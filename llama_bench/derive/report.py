@@ -12,24 +12,32 @@ import re
 from pathlib import Path
 from typing import Any
 
-from llama_bench.derive import (
+from llama_bench.derive.collect import spec_of
+from llama_bench.derive.plot import read_inputs
+from llama_bench.derive.tables import study_tables
+from llama_bench.derive.words import (
+    cost_table,
+    costtext,
+    data_table,
     headline,
     key_table,
+    laddertext,
     lawtext,
     ledger_table,
     ledgertext,
     making,
+    ratetext,
+    sampletext,
     scores,
     show,
-    tables,
+    ways,
 )
-from llama_bench.derive.collect import spec_of
-from llama_bench.derive.plot import read_inputs
 from llama_bench.fields import UserError
 from llama_bench.records import write_text
 
 ROWS_SHOWN = 200
-SECTIONS = {"loss": "Loss", "tasks": "Tasks", "cost": "Speed and memory"}
+FILES_NAMED = 3
+SECTIONS = {"loss": "Loss", "data": "Data", "tasks": "Tasks", "cost": "Speed and memory"}
 
 
 def run(spec: str, output: Path, inputs: list[Path]) -> None:
@@ -40,32 +48,37 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
     missing or damaged.
     """
     asked = spec_of(spec, "report", "study")
-    content, fits = read_inputs("report", inputs)
+    everything, fits = read_inputs("report", inputs)
+    content = study_tables.own_ladder(everything)
     figures = _figures(inputs)
     found = headline.findings(content)
     ledger = ledgertext.points(content["forecasts"])
+    config = asked.get("config") or {}
     page = _template().render(
         study=asked["study"],
         unfinished=asked.get("unfinished") or [],
-        subject=_subject(content),
+        subject=_subject(content, config),
         headline=headline.sentence(found) or _nothing_to_compare(content),
         findings=found,
         key_columns=(key := key_table.key_table(content))[0],
         key_rows=key[1],
-        cell=key_table.cell_name(content["memory"]),
+        cell=ways.cell_name(content["speeds"]),
         above_chance=scores.above_chance(content),
         figures=figures,
         sections=SECTIONS,
+        **_ladder(everything),
+        data=data_table.told(everything),
+        cost_words=costtext.words(content),
+        cost=cost_table.told(content),
         laws=[lawtext.told(fit) for fit in fits],
+        no_law="" if fits else lawtext.none(content["ladder"], config),
         forecast_words=ledgertext.words(ledger),
         forecasts=ledger_table.table(ledger, content["candidates"]),
-        samples=_samples(content),
+        samples=sampletext.told(content),
         failures=_failures(content["failures"], content["runs"]),
-        seconds=making.seconds_by_verb(content["runs"]),
-        time_spent=making.time_spent(content["runs"], content["provenance"]),
-        surroundings=making.surroundings(content["provenance"]),
-        config=_yaml(asked.get("config")),
-        tables=[_table(name, frame) for name, frame in content.items()],
+        **_making(content),
+        config=_yaml(config),
+        tables=[_table(name, frame) for name, frame in everything.items()],
         rows_shown=ROWS_SHOWN,
     )
     write_text(output, page)
@@ -85,7 +98,23 @@ def _template():
     return environment.get_template("report.html.j2")
 
 
-def _subject(content) -> str:
+def _ladder(everything) -> dict[str, Any]:
+    """What is said of the ladder from all that was trained, beside it too."""
+    return {
+        "ladder_words": [*laddertext.words(everything), *ratetext.words(everything)],
+        "drift": ratetext.drift(ratetext.rates(everything)),
+    }
+
+
+def _making(content) -> dict[str, Any]:
+    return {
+        "seconds": making.seconds_by_verb(content["runs"]),
+        "time_spent": making.time_spent(content["runs"], content["provenance"]),
+        "surroundings": making.surroundings(content["provenance"]),
+    }
+
+
+def _subject(content, config: dict[str, Any]) -> str:
     """What was studied, in one sentence."""
     runs, trainings, data = content["runs"], content["trainings"], content["data"]
     loaded = runs.loc[runs["origin"] == "pretrained", "model"].nunique()
@@ -94,7 +123,7 @@ def _subject(content) -> str:
         sizes = trainings["parameters_without_embeddings"].dropna()
         corpus = data.loc[data["part"] == "train"]
         span = f"of {_range(sizes)} parameters without embeddings, "
-        on = f" of {_corpus(corpus.iloc[0])}" if len(corpus) else ""
+        on = f" of {_corpus(corpus.iloc[0], config)}" if len(corpus) else ""
         parts.append(
             f"{show.plural(trainings['model'].nunique(), 'Llama')} {span}"
             f"trained on {_range(trainings['budget'].dropna())} tokens{on}"
@@ -111,15 +140,24 @@ def _range(values) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _corpus(row) -> str:
+def _corpus(row, config: dict[str, Any]) -> str:
     names = {
         "python-stdlib": "Python’s standard library",
         "python-packages": "the installed Python packages",
-        "files": "the given files",
+        "files": _files(config),
     }
     return (
         f"{names.get(row['corpus'], row['corpus'])} ({show.binary(row['bytes'])} of training text)"
     )
+
+
+def _files(config: dict[str, Any]) -> str:
+    """The files of the corpus by their names; where they lie is no matter of the report."""
+    given = (config.get("data") or {}).get("corpus") or []
+    names = [Path(path).name for path in ([given] if isinstance(given, str) else given)]
+    if len(names) > FILES_NAMED:
+        names = [*names[:FILES_NAMED], f"{len(names) - FILES_NAMED} more files"]
+    return show.listed(names) or "the given files"
 
 
 def _nothing_to_compare(content) -> str:
@@ -159,37 +197,6 @@ def _inline(name: str, path: Path):
     return Markup(text)
 
 
-def _samples(content) -> list[dict[str, Any]]:
-    """Per prompt and way of decoding, what each model wrote, smallest model first."""
-    samples = content["samples"]
-    longest = samples.groupby("model")["budget"].transform("max")
-    samples = samples[(samples["budget"] == longest) | longest.isna()]
-    samples = samples.assign(size=samples["parameters_without_embeddings"])
-    samples = samples.sort_values(["size", "seed"], kind="stable", na_position="last")
-    samples = samples.drop_duplicates(["model", "prompt", "decoding", "sample_seed"])
-    found = []
-    for (prompt, decoding), rows in samples.groupby(
-        ["prompt", "decoding"], sort=False, dropna=False
-    ):
-        texts = [
-            {
-                "model": row.model,
-                "about": f"{show.short(row.size)} parameters"
-                + (
-                    f", {show.short(row.budget)} tokens"
-                    if row.budget == row.budget
-                    else ", trained elsewhere"
-                ),
-                "text": row.text,
-            }
-            for row in rows.itertuples()
-            if not show.absent(row.text)
-        ]
-        found.append({"prompt": prompt, "decoding": decoding, "texts": texts})
-    prompts = [sample["prompt"] for sample in found]
-    return sorted(found, key=lambda sample: prompts.index(sample["prompt"]))
-
-
 def _visible(text: str) -> str:
     """Control characters, which a browser drops or obeys, as the replacement character."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\ufffd", str(text))
@@ -221,7 +228,7 @@ def _yaml(config: Any) -> str:
 
 
 def _table(name: str, frame) -> dict[str, Any]:
-    kinds = tables.COLUMNS[name]
+    kinds = study_tables.COLUMNS[name]
     shown = {
         "text": lambda value: show.NOTHING if show.absent(value) else _visible(value),
         "count": show.exact,

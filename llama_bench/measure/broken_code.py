@@ -2,7 +2,7 @@
 
 Warstadt et al. 2020 (arXiv 1912.00582): a model that knows the grammar finds the grammatical one of
 two sentences likelier, when they differ in one place. Here Python's own parser is the judge: the
-good snippet parses, the broken one does not. What was broken is kept as the item's `kind`.
+good snippet parses, the broken one does not. What was broken is kept as the item's `construction`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def broken_code(text: str, rng: random.Random) -> Iterator[dict]:
                 label = rng.randrange(2)
                 choices = [bad, bad]
                 choices[label] = snippet
-                yield {"context": "", "choices": choices, "label": label, "kind": kind}
+                yield {"context": "", "choices": choices, "label": label, "construction": kind}
                 break
 
 

@@ -2,7 +2,8 @@
 
 Prompts are given as ids and padded on the left. The text is what decoding prompt and answer
 together adds to the prompt: a decoder of the answer alone drops the blank in front of its first
-word (SentencePiece's do), and " None" would not match "None".
+word (SentencePiece's do), and " None" would not match "None". lm-eval's own models decode the
+answer alone; `bos: stock` does too.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class StopStrings(StoppingCriteria):
         return self.done
 
 
-def continue_text(lm, prompts: list[list[int]], settings: dict) -> tuple[list[str], list[bool]]:
-    """Texts after the prompts under lm-eval's generation settings, and which prompts were cut.
+def continue_text(lm, prompts: list[list[int]], settings: dict) -> list[tuple[str, bool]]:
+    """Texts after the prompts under lm-eval's generation settings, and whether each prompt was cut.
 
     A prompt that leaves no room for the answer in the window loses its beginning.
     """
@@ -49,7 +50,7 @@ def continue_text(lm, prompts: list[list[int]], settings: dict) -> tuple[list[st
     texts = _generate(lm, kept, new, stops, **settings)
     for stop in stops:
         texts = [text.split(stop)[0] for text in texts]
-    return texts, [len(prompt) > room for prompt in prompts]
+    return [(text, len(prompt) > room) for text, prompt in zip(texts, prompts, strict=True)]
 
 
 def samples(lm, prompts: tuple[str, ...], tokens: int, seed: int) -> list[dict]:
@@ -58,7 +59,7 @@ def samples(lm, prompts: tuple[str, ...], tokens: int, seed: int) -> list[dict]:
     A blank at a prompt's end is left to the model: tokenizers join it to the word that follows.
     """
     prompts = [prompt.rstrip(" ") for prompt in prompts]
-    ids = [lm.encode(prompt)[-max(1, lm.window - tokens) :] for prompt in prompts]
+    ids = [lm.encoding.encode(prompt)[-max(1, lm.window - tokens) :] for prompt in prompts]
     tokens = min(tokens, lm.window - 1)
     torch.manual_seed(seed)
     drawn = {"do_sample": True, "temperature": TEMPERATURE, "top_k": 0, "top_p": 1.0}
@@ -76,7 +77,7 @@ def samples(lm, prompts: tuple[str, ...], tokens: int, seed: int) -> list[dict]:
 def _generate(lm, prompts: list[list[int]], new: int, stops: list[str], **settings) -> list[str]:
     """At most `new` tokens after each prompt, as text, the stop string still in it."""
     tokenizer, length = lm.tokenizer, max(map(len, prompts))
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else lm.start
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else lm.encoding.start
     ids = torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     criteria = StoppingCriteriaList([StopStrings(tokenizer, stops, length)] if stops else [])
@@ -88,6 +89,8 @@ def _generate(lm, prompts: list[list[int]], new: int, stops: list[str], **settin
         pad_token_id=pad,
         **settings,
     )
+    if lm.encoding.bos == "stock":
+        return tokenizer.batch_decode(out[:, length:].tolist(), skip_special_tokens=True)
     whole = [[*prompt, *row[length:]] for prompt, row in zip(prompts, out.tolist(), strict=True)]
     starts = tokenizer.batch_decode(prompts, skip_special_tokens=True)
     ends = tokenizer.batch_decode(whole, skip_special_tokens=True)

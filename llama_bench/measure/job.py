@@ -19,8 +19,11 @@ from pathlib import Path
 
 from llama_bench import records
 from llama_bench.fields import UserError
+from llama_bench.measure import gpu, world
 from llama_bench.records import Record, Refusal
 from llama_bench.specs import SPECS
+
+ON_GPU = ("train", "evaluate", "probe")  # verbs that use one where there is one
 
 
 class Failure(Exception):
@@ -46,6 +49,8 @@ class Progress:
         self.say(f"{done / of:4.0%} {note} ({spent:.0f} s{eta})")
 
     def say(self, text: str) -> None:
+        if world.rank() > 0:
+            return
         print(f"[{self.title}] {text}", file=_terminal, flush=True)
         if _terminal is not sys.stderr:
             print(text, file=sys.stderr, flush=True)
@@ -59,12 +64,14 @@ def carry_out(verb: str, spec_text: str, output: Path, inputs: list[Path]) -> No
 
     Raises UserError for a wrong spec or input, Failure (log.txt holds the traceback) for an
     accident. A record that exists already is left alone: its question has been answered.
+    Of several processes that train together, the one of rank 0 holds the lock and the record.
     """
     spec = SPECS[verb].parse(spec_text)
     folder = output.parent
     folder.mkdir(parents=True, exist_ok=True)
     _die_with_parent()
-    with _locked(folder), _logged(folder / "log.txt"):
+    lock = _locked(folder) if world.rank() == 0 else contextlib.nullcontext()
+    with lock, _logged(folder / "log.txt"):
         if output.exists():
             return
         try:
@@ -78,7 +85,8 @@ def carry_out(verb: str, spec_text: str, output: Path, inputs: list[Path]) -> No
             raise Failure(
                 f"{verb} {spec.id} failed: {detail} (log: {folder / 'log.txt'})"
             ) from None
-        record.write(output)
+        if world.rank() == 0:
+            record.write(output)
 
 
 def _measure(verb: str, spec, folder: Path, inputs: list[Path]) -> Record:
@@ -86,8 +94,11 @@ def _measure(verb: str, spec, folder: Path, inputs: list[Path]) -> Record:
     status, reason, result = "ok", None, {}
     ready = None
     try:
-        _refuse_unfinished(inputs)
+        _refuse_unfinished(spec, inputs)
+        if verb in ON_GPU and getattr(spec, "device", "cuda") == "cuda":
+            gpu.claim(Progress(f"{verb} {spec.id}").say)
         step = importlib.import_module(f"llama_bench.measure.{verb}")
+        _give_threads()
         ready = time.time()
         result = step.run(spec, folder, inputs, Progress(f"{verb} {spec.id}"))
     except Refusal as refusal:
@@ -112,10 +123,19 @@ def _threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count())
 
 
-def _refuse_unfinished(inputs: list[Path]) -> None:
-    """A run that rests on one which gave no result has none either, and says so."""
+def _give_threads() -> None:
+    """torch reads OMP_NUM_THREADS itself unless something made up its mind before."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != _threads():
+        torch.set_num_threads(_threads())
+
+
+def _refuse_unfinished(spec, inputs: list[Path]) -> None:
+    """A run that rests on one which gave no result has none either, and says so; of a sweep's
+    trainings one result is enough."""
+    swept = getattr(spec, "sweep", None) or ()
     for path in inputs:
-        if path.name == "record.json":
+        if path.name == "record.json" and path.parent.name not in swept:
             record = records.read(path)
             if record.status != "ok":
                 reason = f"{record.verb} {record.id} is {record.status}: {record.reason}"

@@ -40,12 +40,13 @@ def build(
     A document ends where the next one begins, so `bos_token_id` is the end of text as well.
     """
     with torch.random.fork_rng(devices=[]):  # the constructor draws weights that are not kept
-        model = LlamaForCausalLM(_config(shape, vocab_size, context, bos_token_id))
+        model = LlamaForCausalLM(config_of(shape, vocab_size, context, bos_token_id))
     _draw_weights(model, shape.layers, torch.Generator().manual_seed(seed))
     return model
 
 
-def _config(shape: Shape, vocab_size: int, context: int, bos_token_id: int) -> LlamaConfig:
+def config_of(shape: Shape, vocab_size: int, context: int, bos_token_id: int = 0) -> LlamaConfig:
+    """A shape in the words of transformers."""
     return LlamaConfig(
         vocab_size=vocab_size,
         max_position_embeddings=context,
@@ -95,41 +96,49 @@ def count(model: PreTrainedModel) -> dict[str, int]:
     }
 
 
-def save(model: PreTrainedModel, folder: Path) -> None:
-    """A folder that `AutoModelForCausalLM.from_pretrained` loads (weights as safetensors)."""
-    model.save_pretrained(folder)
+def save(model: PreTrainedModel, folder: Path, weights: dict | None = None) -> None:
+    """A folder that `AutoModelForCausalLM.from_pretrained` loads (weights as safetensors); of
+    `weights` by name, where the model's own are spread over devices."""
+    model.save_pretrained(folder, state_dict=weights)
 
 
 def load(
-    source: Path | str, revision: str | None = None, dtype: torch.dtype = torch.float32
+    source: Path | str,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    trusted: bool = False,
 ) -> PreTrainedModel:
     """A pretrained causal model, in `dtype`, on the CPU.
 
     `source` is a local folder, or with a `revision` a repository on the Hub. Raises Refusal
     ("missing" where there is no such thing, "refused" where it cannot be had or used); what an
-    unreachable network raises is passed on, for it is no answer about the model.
+    unreachable network raises is passed on, for it is no answer about the model. A repository may
+    run code of its own only if it is `trusted`; weights as pickle, which could, are never read.
     """
     if revision is None:
-        if not (Path(source) / "config.json").is_file():
-            raise Refusal("missing", f"{source} holds no model (no config.json)")
+        _refuse_what_is_no_model(Path(source))
     else:
-        _ask_hub(str(source), revision)
+        ask_hub(str(source), revision)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             source,
             revision=revision or "main",
             dtype=dtype,
-            trust_remote_code=False,
+            trust_remote_code=trusted,
+            use_safetensors=True,
             local_files_only=revision is None,
             output_loading_info=True,
         )
     except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "mismatch" not in str(error):
             raise  # no memory, no network: says nothing about the model
-        raise Refusal("refused", f"{source} cannot be loaded: {_first_line(error)}") from error
+        if "trust_remote_code" in str(error):
+            reason = "asks to run code of its own; set trust_remote_code: true for it, if you do"
+            raise Refusal("refused", f"{source} {reason}") from error
+        raise Refusal("refused", f"{source} cannot be loaded: {first_line(error)}") from error
     except OSError as error:
         if revision is None or isinstance(error.__cause__, errors.RemoteEntryNotFoundError):
-            reason = f"{source} holds no model that can be loaded: {_first_line(error)}"
+            reason = f"{source} holds no model that can be loaded: {first_line(error)}"
             raise Refusal("missing", reason) from error
         raise
     if report["missing_keys"]:  # transformers would go on with random numbers in their place
@@ -138,7 +147,15 @@ def load(
     return model
 
 
-def _ask_hub(repo: str, revision: str) -> None:
+def _refuse_what_is_no_model(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise Refusal("missing", f"{folder} holds no model (no config.json)")
+    if not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin")):
+        reason = "has its weights as pickle alone, which can run code when it is read"
+        raise Refusal("refused", f"{folder} {reason}; convert them to safetensors")
+
+
+def ask_hub(repo: str, revision: str) -> None:
     """Fetch the config alone: the Hub's typed errors tell what a model's loading would blur."""
     try:
         hf_hub_download(repo, "config.json", revision=revision)
@@ -153,6 +170,6 @@ def _ask_hub(repo: str, revision: str) -> None:
         raise Refusal("missing", f"{repo} at {revision} holds no model (no config.json)") from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0].strip() if lines else ''}"

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import torch
 from torch.nn import functional
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, LlamaForCausalLM, PreTrainedModel
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from llama_bench.measure.objective import Objective
 
 
 class Prefill:
     """One forward pass over batch x context tokens that fills a key-value cache."""
 
-    def __init__(self, model: PreTrainedModel, batch: int, context: int, dtype: torch.dtype):
-        self.model = model.to(dtype).eval()
+    def __init__(self, model: PreTrainedModel, batch: int, context: int):
+        self.model = model.eval()
         self.tokens = batch * context
         self.ids = random_tokens(model, batch, context)
 
@@ -41,9 +41,9 @@ class Decode:
     lies within some per cent of `context`, and never beyond it.
     """
 
-    def __init__(self, model: PreTrainedModel, batch: int, context: int, dtype: torch.dtype):
-        self.model = model.to(dtype).eval()
-        self.steps = max(1, min(8, context // 8))
+    def __init__(self, model: PreTrainedModel, batch: int, context: int):
+        self.model = model.eval()
+        self.steps = window(context)
         self.tokens = batch * self.steps
         self.filled = context - self.steps
         self.cache = DynamicCache()
@@ -66,40 +66,86 @@ class Decode:
 
 
 class Train:
-    """A full step: forward, backward, clipping, AdamW; bfloat16 is autocast over float32."""
+    """A full step: forward, backward, clipping, AdamW; bfloat16 multiplies in 16 bits, weights
+    stay in 32. A Llama is computed as `train` computes it; another model as transformers does."""
 
     kv_bytes = None
 
     def __init__(self, model: PreTrainedModel, batch: int, context: int, dtype: torch.dtype):
-        self.model = model.float().train()
-        low = dtype == torch.bfloat16
-        self.autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=low)
+        self.model = cast(model, torch.float32).train()
         self.tokens = batch * context
         self.ids = random_tokens(model, batch, context)
         self.targets = random_tokens(model, batch, context)
+        self.dtype = dtype
+        self.objective = None
+        if is_plain_llama(model):
+            self.objective = Objective(model, dtype).to(model.device).train()
         # a rate that leaves the weights finite however long the probe goes on
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+
+    @property
+    def bytes_held(self) -> int:
+        """Weights in float32, their gradients, and two moments."""
+        return 4 * sum(weight.nbytes for weight in self.model.parameters())
 
     def prepare(self) -> None:
         pass
 
     def work(self) -> None:
-        with self.autocast:
-            logits = self.model(self.ids, use_cache=False).logits
-        loss = functional.cross_entropy(logits.float().flatten(0, 1), self.targets.flatten())
-        loss.backward()
+        self._loss().backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
+    def _loss(self) -> torch.Tensor:
+        if self.objective is not None:
+            return self.objective(self.ids, self.targets, 1 / self.tokens)
+        low = self.dtype == torch.bfloat16
+        with torch.autocast(self.ids.device.type, torch.bfloat16, enabled=low):
+            logits = self.model(self.ids, use_cache=False).logits
+        return functional.cross_entropy(logits.float().flatten(0, 1), self.targets.flatten())
 
-PHASES = {"prefill": Prefill, "decode": Decode, "train": Train}
+
+class Sampling:
+    """What generation adds to a step, and the phases leave out: a softmax over the vocabulary and
+    one draw for each sequence."""
+
+    def __init__(self, model: PreTrainedModel, batch: int):
+        self.logits = torch.randn(batch, model.config.vocab_size, device=model.device)
+
+    def prepare(self) -> None:
+        pass
+
+    @torch.inference_mode()
+    def work(self) -> None:
+        torch.multinomial(torch.softmax(self.logits, dim=-1), 1)
+
+
+def window(context: int) -> int:
+    """Decoding steps of one repeat."""
+    return max(1, min(8, context // 8))
+
+
+def is_plain_llama(model: PreTrainedModel) -> bool:
+    """Whether `train` could train it: a Llama without biases."""
+    biased = getattr(model.config, "attention_bias", False) or getattr(
+        model.config, "mlp_bias", False
+    )
+    return isinstance(model, LlamaForCausalLM) and not biased
 
 
 @torch.inference_mode()
-def forward(model: PreTrainedModel, ids: torch.Tensor, cache: DynamicCache) -> None:
-    """Tokens of shape (batch, new) after those in the cache, which grows by them."""
-    model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+def forward(model: PreTrainedModel, ids: torch.Tensor, cache: Cache) -> torch.Tensor:
+    """Tokens of shape (batch, new) after those in the cache, which grows by them; the logits of
+    the last."""
+    return model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+
+
+def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Weights in `dtype`; buffers (the angles of rotary embeddings) keep their own."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    return model
 
 
 def random_tokens(model: PreTrainedModel, batch: int, context: int) -> torch.Tensor:
@@ -109,6 +155,6 @@ def random_tokens(model: PreTrainedModel, batch: int, context: int) -> torch.Ten
     return ids.to(model.device)
 
 
-def cache_bytes(cache: DynamicCache) -> int:
+def cache_bytes(cache: Cache) -> int:
     """Bytes of the keys and values that a cache holds, counted on its tensors."""
     return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)

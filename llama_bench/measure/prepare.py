@@ -1,17 +1,21 @@
-"""From documents to tokens: split by document, train a tokenizer, pack.
+"""From documents to tokens: split by document, clean, train a tokenizer, pack.
 
-Which part a document falls into depends on a hash of its group's name and the seed alone, so the
-split does not change with the order of files. The tokenizer is a byte-level BPE (Sennrich et al.
-2016; bytes as in GPT-2), trained on training text only: what is held out shapes nothing. Every
-document begins with `<|bos|>`; nothing else marks its end.
+Documents are read once, hashed and sketched on their way to disk, and read again in the order of
+their hashes; of a corpus larger than memory only an index is held. What is held out depends on the
+documents' content and the seed alone, goes through no cleaning and shapes nothing: the tokenizer
+is trained on training text only. Another training text can be prepared for the same held-out text
+(`held_out_of`): what is nearly the same as any of that is left out of it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
+import errno
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,192 +23,148 @@ import numpy as np
 os.environ["RAYON_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count())
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
 from llama_bench.fields import UserError
-from llama_bench.measure.corpus import Document, documents, groups
+from llama_bench.measure import cleaning, held_out, job, tokenizer, training_text
+from llama_bench.measure.corpus import Document, documents
+from llama_bench.measure.near_duplicates import groups
+from llama_bench.measure.shuffle import Shuffle, content_hash
+from llama_bench.measure.split import in_order, split
+from llama_bench.measure.training_text import Training
 from llama_bench.specs import PrepareSpec
 
-BOS = "<|bos|>"
-TOKENIZER_BYTES = 8_000_000  # of training text; more does not change a small vocabulary
-ENCODE_AT_ONCE = 256  # documents; bounds memory, and gives progress something to say
+SHUFFLED = "shuffle"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, no quota, no larger file allowed
 
-PARTS = ("train", "validation", "test")
+
+class Inputs(NamedTuple):
+    """In this order: record of the run that drew the held-out text, corpus files or folder,
+    tokenizer folder; each where the spec speaks of one."""
+
+    base: Path | None
+    corpus: list[Path]
+    tokenizer: Path | None
+
+    @classmethod
+    def told_apart(cls, spec: PrepareSpec, inputs: list[Path]) -> Inputs:
+        rest = list(inputs)
+        base = rest.pop(0) if spec.held_out_of else None
+        local = spec.tokenizer is not None and spec.tokenizer.repo is None
+        folder = rest.pop() if local else None
+        return cls(base, rest, folder)
 
 
 def run(spec: PrepareSpec, folder: Path, inputs: list[Path], progress) -> dict:
     """Write tokenizer, token files and held-out text into `folder`; docs/protocol.md has the keys.
 
-    Raises UserError where the corpus is empty, unreadable, or too small to be split.
+    Raises UserError where the corpus is unreadable or too small to be split, or a tokenizer does
+    not fit; Failure where the disk is full.
     """
-    progress.say("reading documents")
-    docs, unreadable = _read(spec, inputs)
-    group = groups(docs)
-    parts = _split(docs, group, spec)
-    progress.say(
-        f"training a tokenizer of {spec.vocab_size} ids on {len(parts['train'])} documents"
-    )
-    tokenizer = _train_tokenizer(parts["train"], spec.vocab_size)
-    found = tokenizer.get_vocab_size()
-    if found != spec.vocab_size:
-        raise UserError(
-            f"data.vocab_size: {spec.vocab_size} ids are asked for, this corpus yields {found}; "
-            "ask for at most that, or give more text"
-        )
-    _save_tokenizer(tokenizer, folder / "tokenizer")
-    token_bytes = _bytes_of_tokens(tokenizer)
-    np.save(folder / "token_bytes.npy", token_bytes)
-    width = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32
-    total = len(parts["train"]) + len(parts["validation"])
-    done, tokens = 0, {}
-    for part in ("train", "validation"):
-        path = folder / f"{part}.bin"
-        tokens[part] = 0
-        with open(path, "wb") as file:
-            for ids in _encoded(tokenizer, parts[part], width):
-                file.write(ids.tobytes())
-                tokens[part] += len(ids)
-                done += ENCODE_AT_ONCE
-                progress(min(done, total), total, "documents encoded")
-    _write_held_out(parts["test"], folder / "held_out.parquet")
-    sizes = {part: sum(len(doc.text.encode()) for doc in parts[part]) for part in PARTS}
+    _clear(folder)
+    try:
+        return _prepared(spec, folder, Inputs.told_apart(spec, inputs), progress)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise job.Failure(
+            f"{folder}: the disk is full ({error.strerror}); make room and start again, "
+            "nothing that was finished is lost"
+        ) from None
+    finally:
+        shutil.rmtree(folder / SHUFFLED, ignore_errors=True)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an unfinished run left; its files may be links to another run's."""
+    for name in (*held_out.FILES, training_text.FILE):
+        (folder / name).unlink(missing_ok=True)
+    for name in (held_out.TOKENIZER, SHUFFLED):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder / name)
+
+
+def _prepared(spec: PrepareSpec, folder: Path, given: Inputs, progress) -> dict:
+    index, unreadable = _read(spec, folder / SHUFFLED, given.corpus, progress)
+    progress.say(f"looking for near copies among {len(index)} documents")
+    old = held_out.sketches(given.base.parent) if given.base else index["sketch"][:0]
+    group = groups(np.concatenate([old, index["sketch"]]))
+    group, overlaps = group[len(old) :], np.isin(group[len(old) :], group[: len(old)])
+    order = in_order(index["rank"], group)
+    if given.base:
+        train = order[~overlaps[order]]
+        drawn = held_out.adopt(given.base, folder)
+        drawn["overlapping_documents"] = int(overlaps.sum())
+    else:
+        train, validation, test = split(order, group, index["place"]["bytes"], spec.held_out)
+    steps = spec.clean or ()
+    training = Training(folder / SHUFFLED, index["place"][train], group[train], steps)
+    if not given.base:
+        _provide_tokenizer(spec, folder / held_out.TOKENIZER, given.tokenizer, training, progress)
+        drawn = held_out.write(folder, folder / SHUFFLED, index[validation], index[test])
+    packed = training_text.write(training, folder, job._threads(), progress)
+    if not packed.documents:
+        after = f" and {', '.join(steps)}" if steps else ""
+        raise UserError(f"data.corpus: nothing is left to train on after the held-out text{after}")
     return {
-        "documents": {part: len(parts[part]) for part in PARTS},
-        "bytes": sizes,
-        "tokens": tokens,
+        **drawn,
+        "documents": {"train": packed.documents, **drawn["documents"]},
+        "bytes": {"train": packed.bytes, **drawn["bytes"]},
+        "tokens": {"train": packed.tokens, **drawn["tokens"]},
+        "cleaning": cleaning.report(steps, packed.counts),
         "near_duplicate_documents": int((np.bincount(group)[group] > 1).sum()),
         "unreadable_documents": unreadable,
-        "corpus_sha256": _content_hash(docs),
-        "vocab_size": tokenizer.get_vocab_size(),
-        "token_width": np.dtype(width).itemsize,
-        "bytes_per_token": sizes["validation"] / tokens["validation"],
+        "corpus_sha256": content_hash(index),
     }
 
 
-def _read(spec: PrepareSpec, inputs: list[Path]) -> tuple[list[Document], int]:
-    docs, unreadable, size = [], 0, 0
-    most = spec.corpus.max_bytes
-    for doc in _any_order(spec, inputs) if most else documents(spec.corpus, inputs):
-        if doc is None:
-            unreadable += 1
-            continue
-        docs.append(doc)
-        size += len(doc.text.encode())
-        if most and size >= most:
-            break
-    if len(docs) < 3:
+def _read(spec: PrepareSpec, shuffled: Path, paths: list[Path], progress) -> tuple[np.ndarray, int]:
+    """The index of all documents, and the count of those that are not text."""
+    progress.say("reading documents")
+    unreadable, most = 0, spec.corpus.max_bytes
+    is_stream = spec.corpus.source == "hub"
+
+    def readable() -> Iterator[Document]:
+        nonlocal unreadable
+        size = 0
+        for doc in documents(spec.corpus, paths):
+            if doc is None:
+                unreadable += 1
+                continue
+            yield doc
+            size += len(doc.text.encode())
+            if is_stream and most and size >= most:
+                return
+
+    # of a stream the beginning is taken, for all of it may be too much; else a part from all over
+    shuffle = Shuffle(shuffled, spec.seed, None if is_stream else most)
+    next_told = 2**26
+    for seen in shuffle.fill(readable(), job._threads()):
+        if seen >= next_told:
+            progress.say(f"{seen / 1e6:.0f} MB of text read")
+            next_told *= 2
+    index = shuffle.index()
+    least = 1 if spec.held_out_of else 3
+    if len(index) < least:
         raise UserError(
-            f"data.corpus: holds {len(docs)} documents with text ({unreadable} are not text); "
-            "at least 3 are needed for training, validation and test"
+            f"data.corpus: holds {len(index)} documents with text ({unreadable} are not text); at "
+            f"least {least} are needed" + " for training, validation and test" * (least == 3)
         )
-    return docs, unreadable
+    return index, unreadable
 
 
-def _any_order(spec: PrepareSpec, inputs: list[Path]) -> list[Document | None]:
-    """A part of a corpus is taken from all over it: by hash, not by name."""
-    everything = list(documents(spec.corpus, inputs))
-    return sorted(everything, key=lambda doc: _rank(doc.name, spec.seed) if doc else b"")
+def _provide_tokenizer(
+    spec: PrepareSpec, folder: Path, given: Path | None, training: Training, progress
+) -> None:
+    if spec.tokenizer is None:
+        progress.say(f"training a tokenizer of {spec.vocab_size} ids")
+        tokenizer.train(training_text.texts(training), spec.vocab_size, folder)
+        return
+    if given is None:
+        from llama_bench.measure.hub import tokenizer_files
 
-
-def _rank(name: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
-
-
-def _split(docs: list[Document], group: np.ndarray, spec: PrepareSpec) -> dict[str, list[Document]]:
-    """Test, then validation, are filled with whole groups in hash order; the rest is training."""
-    members: dict[int, list[Document]] = {}
-    for doc, number in zip(docs, group.tolist(), strict=True):
-        members.setdefault(number, []).append(doc)
-    # a group's hash is that of its first name, whatever order the documents came in
-    order = sorted(members.values(), key=lambda m: _rank(min(d.name for d in m), spec.seed))
-    if len(order) < 3:
+        given = tokenizer_files(spec.tokenizer)
+    tokenizer.copy(given, folder)
+    found = tokenizer.Encoder(folder).vocab_size
+    if found != spec.vocab_size:
         raise UserError(
-            "data.corpus: its documents are all nearly the same; nothing can be held out"
+            f"data.vocab_size: {spec.vocab_size} does not fit data.tokenizer, which has {found} ids"
         )
-    wanted = spec.held_out * sum(len(doc.text) for doc in docs)
-    parts: dict[str, list[Document]] = {part: [] for part in PARTS}
-    sizes = dict.fromkeys(PARTS, 0)
-    for position, members_of_one in enumerate(order):
-        size = sum(len(doc.text) for doc in members_of_one)
-        part = next((p for p in ("test", "validation") if not sizes[p]), None)
-        if part is None:
-            # a document far longer than the share would swallow the part: it trains
-            fits = (p for p in ("test", "validation") if sizes[p] + size / 2 <= wanted)
-            part = next(fits, "train")
-        if position == len(order) - 1 and not sizes["train"]:
-            part = "train"
-        parts[part] += members_of_one
-        sizes[part] += size
-    return parts
-
-
-def _train_tokenizer(docs: list[Document], vocab_size: int) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[BOS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    sample, size = [], 0
-    for doc in docs:
-        sample.append(doc.text)
-        size += len(doc.text)
-        if size >= TOKENIZER_BYTES:
-            break
-    tokenizer.train_from_iterator(sample, trainer)
-    return tokenizer
-
-
-def _save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """What AutoTokenizer needs, without importing transformers for it (3 s)."""
-    folder.mkdir(exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": BOS,
-        "eos_token": BOS,
-        "pad_token": BOS,
-        "clean_up_tokenization_spaces": False,
-        "model_input_names": ["input_ids", "attention_mask"],
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
-
-
-def _bytes_of_tokens(tokenizer: Tokenizer) -> np.ndarray:
-    """(vocabulary,) uint16: bytes of text that each id stands for; 0 for the special one.
-
-    In the byte alphabet one character is one byte, so a token's length is its count of bytes.
-    """
-    lengths = np.zeros(tokenizer.get_vocab_size(), dtype=np.uint16)
-    for token, number in tokenizer.get_vocab().items():
-        lengths[number] = 0 if token == BOS else len(token)
-    return lengths
-
-
-def _encoded(tokenizer: Tokenizer, docs: list[Document], width: type):
-    """Arrays of ids, some documents each, every document after one BOS."""
-    bos = tokenizer.token_to_id(BOS)
-    for start in range(0, len(docs), ENCODE_AT_ONCE):
-        texts = [doc.text for doc in docs[start : start + ENCODE_AT_ONCE]]
-        ids: list[int] = []
-        for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
-            ids.append(bos)
-            ids += encoding.ids
-        yield np.array(ids, dtype=width)
-
-
-def _write_held_out(docs: list[Document], path: Path) -> None:
-    table = pa.table({"name": [d.name for d in docs], "text": [d.text for d in docs]})
-    pq.write_table(table, path, compression="zstd")
-
-
-def _content_hash(docs: list[Document]) -> str:
-    digest = hashlib.sha256()
-    for doc in sorted(docs):
-        digest.update(f"{doc.name}\0{doc.text}\0".encode())
-    return digest.hexdigest()

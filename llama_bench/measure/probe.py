@@ -1,34 +1,39 @@
-"""Speed and memory of one model over phase x batch x context (docs/protocol.md says how).
+"""Speed, memory and energy of one model over phase x batch x context (docs/protocol.md says how).
 
 Numbers of this kind are wrong more often than right for want of a warm-up, of repeats, of exact
 token counts, or of a quiet machine; so each cell of the grid keeps every repeat, how it was warmed
 up, and what else the machine was doing. One import and one model serve the whole grid. A cell that
-cannot be measured (out of memory, too long a context) is a row that says so; the others go on.
+cannot be measured (out of memory, too long a context, an engine that is not installed) is a row
+that says so; the others go on.
 """
 
 from __future__ import annotations
 
+import contextlib
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
-from transformers import PreTrainedModel
 
-from llama_bench import records
-from llama_bench.fields import UserError
-from llama_bench.measure import memory, model, timing
-from llama_bench.measure.phases import PHASES, PRECISIONS
-from llama_bench.records import Refusal
+from llama_bench.measure import (
+    cold_start,
+    devices,
+    engines,
+    instruments,
+    memory,
+    phases,
+    probed_model,
+    static_cache,
+    timing,
+    vllm_engine,
+)
+from llama_bench.measure import model as models
+from llama_bench.measure.cells import GENERATION, Cells, Place, refused, row_of
 from llama_bench.shape import Shape
 from llama_bench.specs import ProbeSpec
 
-_MEASURED = (
-    *("tokens", "kv_bytes", "peak_bytes", "reserved_bytes"),
-    *("warmup_repeats", "warmup_variation", "load"),
-)
-_TINY = Shape(layers=1, width=16, heads=1, ffn_width=16)
+_TINY = Shape(layers=1, width=32, heads=1, ffn_width=32)
 
 
 def run(spec: ProbeSpec, folder: Path, inputs: list[Path], progress) -> dict[str, Any]:
@@ -37,114 +42,116 @@ def run(spec: ProbeSpec, folder: Path, inputs: list[Path], progress) -> dict[str
     Raises UserError where the device asked for is not there, Refusal where the model cannot be
     had or does not fit into memory.
     """
-    device = _device(spec.device)
-    _wake_libraries(device)
-    meter = memory.meter(device)
-    with memory.bounded(device):
-        probed = _obtain(spec, inputs, device)
-        weight_bytes = sum(weight.nbytes for weight in probed.parameters())
-        grid = list(product(spec.phases, sorted(spec.batches), sorted(spec.contexts)))
-        cells = []
-        for done, (phase, batch, context) in enumerate(grid):
-            progress(done, len(grid), f"{phase}, batch {batch}, context {context}")
-            cells.append(_cell(spec, probed, meter, phase, batch, context))
-        progress(len(grid), len(grid), "probed")
+    neighbours = instruments.Neighbours()
+    device = devices.find(spec.device, spec.device_name)
+    config = probed_model.configuration(spec, inputs)
+    reason = engines.refuses(spec, device)
+    if reason is None and spec.engine != "vllm":
+        _wake_libraries(spec, device)
+    cells = Cells(spec, config, device, neighbours)
+    if reason is None:
+        measured = _measure(cells, inputs, folder, progress)
+    else:
+        refusals = [refused(place, reason) for place in _grid(spec)]
+        measured = {"weight_bytes": None, "cells": refusals, "largest_batches": []}
+    energy = cells.instruments.energy
     return {
-        "parameters": model.count(probed),
-        "device": _facts(device),
-        "baseline_bytes": meter.baseline_bytes,
-        "peak_source": meter.source,
-        "weight_bytes": weight_bytes,
+        "parameters": probed_model.counted(config),
+        "shape": probed_model.shape(config),
+        "device": devices.facts(device),
+        "engine": engines.facts(spec) if reason is None else None,
+        "weights": "random" if probed_model.is_drawn(spec) else "real",
+        "baseline_bytes": cells.meter.baseline_bytes,
+        "peak_source": cells.meter.source,
+        "energy_source": energy.source,
+        "energy_missing": energy.missing,
         "warmup": {
             "window": timing.WINDOW,
             "steady": timing.STEADY,
             "cap_seconds": timing.warmup_cap(spec.seconds),
         },
-        "cells": cells,
+        **measured,
     }
 
 
-def _cell(
-    spec: ProbeSpec, probed: PreTrainedModel, meter, phase: str, batch: int, context: int
-) -> dict[str, Any]:
-    """One row: what was measured, or the status and reason of what could not be."""
-    row: dict[str, Any] = {"phase": phase, "batch": batch, "context": context}
-    row |= dict.fromkeys(_MEASURED)
-    row |= {"status": "ok", "reason": None, "seconds": []}
-    try:
-        _refuse_beyond(probed, context)
-        row |= _measured(spec, probed, meter, phase, batch, context)
-    except Refusal as refusal:
-        row |= {"status": refusal.status, "reason": refusal.reason}
-    except Exception as error:
-        if not memory.is_out_of_memory(error):
-            raise
-        row |= {"status": "out-of-memory", "reason": str(error).strip().splitlines()[0]}
-    probed.zero_grad(set_to_none=True)
-    memory.release()
-    return row
+def _grid(spec: ProbeSpec) -> list[Place]:
+    """Of `load` the smallest cell alone: a start takes seconds whatever comes first."""
+    batches, contexts = sorted(spec.batches), sorted(spec.contexts)
+    return [
+        place
+        for place in product(dict.fromkeys(spec.phases), batches, contexts)
+        if place[0] != "load" or place == ("load", batches[0], contexts[0])
+    ]
 
 
-def _measured(
-    spec: ProbeSpec, probed: PreTrainedModel, meter, phase: str, batch: int, context: int
-) -> dict[str, Any]:
-    work = PHASES[phase](probed, batch, context, PRECISIONS[spec.precision])
-    meter.restart()
-    timed = timing.measure(work, probed.device, spec.repeats, spec.seconds)
-    return {"tokens": work.tokens, "kv_bytes": work.kv_bytes, **timed, **meter.peaks()}
+def _searches(spec: ProbeSpec) -> list[tuple[str, int]]:
+    """Phases and contexts whose largest batch is asked for."""
+    phases_asked = [phase for phase in dict.fromkeys(spec.phases) if phase in GENERATION]
+    return list(product(phases_asked, sorted(spec.contexts))) if spec.max_batch else []
 
 
-def _refuse_beyond(probed: PreTrainedModel, context: int) -> None:
-    longest = getattr(probed.config, "max_position_embeddings", None)
-    if longest is not None and context > longest:
-        raise Refusal("refused", f"a context of {context} is beyond the model's maximum, {longest}")
+def _measure(cells: Cells, inputs: list[Path], folder: Path, progress) -> dict[str, Any]:
+    """All rows. Cold starts come first, while this process holds no model."""
+    spec, grid, searches = cells.spec, _grid(cells.spec), _searches(cells.spec)
+    rows: dict[Place, dict[str, Any]] = {}
+    largest_batches: list[dict[str, Any]] = []
+    cells.neighbours.ready(cells.instruments)
+
+    def note(what: str) -> None:
+        done = len(rows) + len(largest_batches)
+        progress(done, len(grid) + len(searches), what)
+
+    for place in grid:
+        if place[0] == "load":
+            note(_named(place))
+            rows[place] = row_of(place, lambda at=place: _cold_start(cells, inputs, folder, at))
+    bound = contextlib.nullcontext() if spec.engine == "vllm" else memory.bounded(cells.device)
+    with bound, contextlib.ExitStack() as at_end:
+        engine = engines.start(spec, cells.config, inputs, cells.device, folder)
+        at_end.callback(engine.close)
+        cells.neighbours.ready(cells.instruments)
+        for place in grid:
+            if place not in rows:
+                note(_named(place))
+                rows[place] = cells.measured(engine, place)
+        for phase, context in searches:
+            note(f"{phase}, the largest batch of context {context}")
+            largest_batches.append(cells.largest_batch(engine, phase, context))
+        weight_bytes = engine.weight_bytes
+    note("probed")
+    ordered = [rows[place] for place in grid]
+    return {"weight_bytes": weight_bytes, "cells": ordered, "largest_batches": largest_batches}
 
 
-def _obtain(spec: ProbeSpec, inputs: list[Path], device: torch.device) -> PreTrainedModel:
-    """The model that the spec is about, on the device and in the asked precision."""
-    dtype = PRECISIONS[spec.precision]
-    try:
-        if spec.model is not None:
-            built = model.build(spec.model, spec.vocab_size, max(spec.contexts), seed=0)
-        elif spec.pretrained.repo:
-            built = model.load(spec.pretrained.repo, spec.pretrained.revision, dtype)
+def _named(place: Place) -> str:
+    return "{}, batch {}, context {}".format(*place)
+
+
+def _cold_start(cells: Cells, inputs: list[Path], folder: Path, place: Place) -> dict[str, Any]:
+    """Repeats of a start each in a process of its own; nothing is warmed up."""
+    spec, config = cells.spec, cells.config
+    _, batch, context = place
+    with cold_start.Saved(spec, config, inputs, folder, cells.device) as source:
+        if spec.engine == "vllm":
+            where = vllm_engine.described(config, source) if probed_model.is_drawn(spec) else source
+            named = str(where or spec.pretrained.repo)
+            work = vllm_engine.Load(spec, config, named, folder / "vllm.log", (batch, context))
         else:
-            built = model.load(inputs[0], dtype=dtype)
-        return built.to(device, dtype)
-    except Exception as error:
-        if not memory.is_out_of_memory(error):
-            raise
-        first = str(error).strip().splitlines()[0]
-        raise Refusal("out-of-memory", f"the weights alone do not fit: {first}") from error
+            work = cold_start.Load(spec, source, batch, context)
+        found = cells.timed(work, warmup=False)
+    return found | work.parts
 
 
-def _wake_libraries(device: torch.device) -> None:
-    """Run each phase of a tiny Llama: what libraries load at first use is none of the model's."""
-    tiny = model.build(_TINY, vocab_size=16, context=16, seed=0).to(device)
-    for phase in PHASES.values():
-        work = phase(tiny, 1, 16, torch.float32)
+def _wake_libraries(spec: ProbeSpec, device: torch.device) -> None:
+    """Run each phase on a tiny Llama: what libraries load at first use is none of the model's."""
+    config = models.config_of(_TINY, vocab_size=16, context=16)
+    tiny = probed_model.drawn(config, torch.float32, device)
+    works = {"prefill": phases.Prefill, "decode": phases.Decode}
+    if spec.engine == "static":
+        works = {"prefill": static_cache.Prefill, "decode": static_cache.Decode}
+    woken = [works[phase](tiny, 1, 16) for phase in spec.phases if phase in works]
+    if "train" in spec.phases:
+        woken.append(phases.Train(tiny, 1, 16, torch.float32))
+    for work in (*woken, phases.Sampling(tiny, 1)):
         work.prepare()
         work.work()
-
-
-def _device(kind: str) -> torch.device:
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "probe.device: cuda is asked for, but torch sees no CUDA device here; "
-            "set device: cpu, or install a torch with CUDA on a machine with a GPU"
-        )
-    return torch.device(kind)
-
-
-def _facts(device: torch.device) -> dict[str, Any]:
-    if device.type == "cuda":
-        gpu = torch.cuda.get_device_properties(device)
-        name, memory_bytes = gpu.name, gpu.total_memory
-    else:
-        name, memory_bytes = records.processor(), psutil.virtual_memory().total
-    return {
-        "kind": device.type,
-        "name": name,
-        "memory_bytes": memory_bytes,
-        "threads": torch.get_num_threads(),
-    }

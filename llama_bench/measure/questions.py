@@ -104,7 +104,7 @@ def identifiers(text: str, rng: random.Random) -> Iterator[Row]:
         context = before(text, match.end(1), CONTEXT_BYTES)
         joined = rf"(?<![\w.]){re.escape(first + second[0])}(\w+)"
         if set(re.findall(joined, context)) == {second[1:]}:
-            yield {"context": context, "target": second, "kind": kind}
+            yield {"context": context, "target": second, "construction": kind}
 
 
 def usual_ends(documents: list[str]) -> set[tuple[str, str]]:
@@ -133,7 +133,7 @@ def line_ends(text: str, rng: random.Random, usual: set[tuple[str, str]]) -> Ite
             repeated = f"{head}{end}\n" in context
             if repeated or (head, end) in usual:
                 kind = "repeated" if repeated else "usual"
-                yield {"context": context, "target": end, "kind": kind}
+                yield {"context": context, "target": end, "construction": kind}
                 break
 
 

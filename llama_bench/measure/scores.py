@@ -1,65 +1,191 @@
-"""What lm-eval returns, as rows: the one place that knows its "acc,none" keys and "N/A" strings.
+"""What lm-eval returns of one task, as rows: the one place that knows its "acc,none" keys.
 
-Standard errors are this module's own, from the logged samples: of a mean, the usual one; of a
-ratio of sums (bits per byte is nats over bytes of all documents) the ratio estimator's, by
-linearisation (Cochran, Sampling Techniques, 3rd ed., section 6.4); of exp(x) the delta method's.
-lm-eval draws 100,000 bootstraps for some of them and has none for others.
+Beside lm-eval's own metrics stand the smooth ones of multiple choice (choices.py), and all of them
+once more for each way in which a task's items were made, where they say so (`construction`).
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 
-import pyarrow as pa
+from llama_bench.measure import choices, standard_errors
+from llama_bench.measure.choices import Item
+from llama_bench.measure.remarks import Remarks
 
-_LN2 = math.log(2)
-
-# metrics of lm-eval whose value is exp(-x) of a mean or ratio x of log-likelihoods
-_EXPONENTIAL = ("perplexity", "word_perplexity", "byte_perplexity")
-_OF_CHOICES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
+OF_CHOICES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
 
 
-def rows(outcome: dict, unscored: dict[str, int], truncated: dict[str, int]) -> list[dict]:
-    """docs/protocol.md's `scores` from lm-eval's result dictionary, one per task and metric."""
-    found = []
-    for task, metrics in outcome["results"].items():
-        samples = outcome["samples"].get(task, [])
-        for key, value in metrics.items():
-            metric, comma, filtered = key.partition(",")
-            if not comma or metric.endswith("_stderr") or not isinstance(value, (int, float)):
-                continue
-            asked = [s for s in samples if s["filter"] == filtered and metric in s]
-            values = [_value(sample, metric) for sample in asked]
-            if any(map(_impossible, asked)) and metric in _OF_CHOICES:
-                value = math.fsum(values) / len(values)
-            found.append(
-                {
-                    "task": task,
-                    "metric": metric,
-                    "filter": filtered,
-                    "value": float(value),
-                    "standard_error": standard_error(metric, value, values),
-                    "chance": _chance(outcome["configs"].get(task, {}), metric, samples),
-                    "higher_is_better": outcome["higher_is_better"].get(task, {}).get(metric),
-                    "items": len(values) or metrics.get("sample_len"),
-                    "version": _text(outcome["versions"].get(task)),
-                    "shots": outcome["n-shot"].get(task),
-                    "unscored": unscored.get(task, 0),
-                    "truncated": truncated.get(task, 0),
-                }
-            )
+def rows(answered: dict, tasks: dict, remarks: Remarks) -> list[dict]:
+    """docs/protocol.md's `scores` from lm-eval's result dictionary, one per task and metric.
+
+    `tasks` are lm-eval's, by name; a name in the results that is none of them is a group."""
+    found: list[dict] = []
+    for name, metrics in answered["results"].items():
+        about = {
+            "task": name,
+            "version": _text(answered["versions"].get(name)),
+            "shots": answered["n-shot"].get(name),
+            **remarks.of([name] if name in tasks else _leaves(answered, name)),
+        }
+        if name in tasks:
+            samples = answered["samples"].get(name, [])
+            made = _of_task(answered, name, metrics, tasks[name], samples)
+            made += _smooth(samples, tasks[name], remarks)
+        else:
+            made = _of_group(answered, name, metrics, found)
+        found += [{**about, **row} for row in made]
     return found
 
 
-def _impossible(sample: dict) -> bool:
+def _scored(metrics: dict):
+    """(metric, filter, value) of lm-eval's "metric,filter" keys, its own standard errors left out."""
+    for key, value in metrics.items():
+        metric, comma, filtered = key.partition(",")
+        if comma and not metric.endswith("_stderr") and isinstance(value, (int, float)):
+            yield metric, filtered, float(value)
+
+
+def _of_task(answered: dict, name: str, metrics: dict, task, samples: list[dict]) -> list[dict]:
+    made = []
+    for metric, filtered, value in _scored(metrics):
+        asked = [s for s in samples if s["filter"] == filtered and metric in s]
+        values = [item_value(sample, metric) for sample in asked]
+        if any(map(impossible, asked)) and metric in OF_CHOICES:
+            value = math.fsum(values) / len(values)
+        aggregate = task.aggregation().get(metric)
+        made.append(
+            {
+                "metric": metric,
+                "filter": filtered,
+                "value": value if math.isfinite(value) else None,
+                "standard_error": standard_errors.of_metric(metric, value, values, aggregate),
+                "chance": _chance(answered["configs"].get(name, {}), metric, samples),
+                "higher_is_better": answered["higher_is_better"].get(name, {}).get(metric),
+                "items": len(values) or metrics.get("sample_len"),
+            }
+        )
+    return made
+
+
+def _smooth(samples: list[dict], task, remarks: Remarks) -> list[dict]:
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return []
+    made = choices.scores([item for _, item in items_of(samples, task, remarks)])
+    return [{**row, "filter": samples[0]["filter"]} for row in made]
+
+
+def _of_group(answered: dict, name: str, metrics: dict, found: list[dict]) -> list[dict]:
+    """A group's score is a mean of its tasks'; its error follows from theirs."""
+    leaves = _leaves(answered, name)
+    made = []
+    for metric, filtered, value in _scored(metrics):
+        parts = [
+            (row["value"], row["standard_error"], row["items"])
+            for row in found
+            if row["task"] in leaves and (row["metric"], row["filter"]) == (metric, filtered)
+        ]
+        made.append(
+            {
+                "metric": metric,
+                "filter": filtered,
+                "value": value if math.isfinite(value) else None,
+                "standard_error": standard_errors.of_weighted_means(value, parts),
+                "chance": None,
+                "higher_is_better": answered["higher_is_better"].get(name, {}).get(metric),
+                "items": sum(items for *_, items in parts) or metrics.get("sample_len"),
+            }
+        )
+    return made
+
+
+def _leaves(answered: dict, group: str) -> list[str]:
+    """The tasks of a group and of its groups."""
+    below = answered.get("group_subtasks", {}).get(group)
+    if below is None:
+        return [group]
+    return [leaf for child in below for leaf in _leaves(answered, child)]
+
+
+def items_of(samples: list[dict], task, remarks: Remarks) -> list[tuple[dict, Item]]:
+    """The questions of a multiple-choice task as lm-eval logged them, each with what was right."""
+    found = []
+    for sample in samples:
+        if sample["filter"] != samples[0]["filter"] or task.config.doc_to_choice is None:
+            continue
+        texts = tuple(map(str, task.doc_to_choice(sample["doc"])))
+        keys = [(task.config.task, sample["doc_id"], place) for place in range(len(texts))]
+        likelihoods = [answer[0] for answer in sample["filtered_resps"][: len(texts)]]
+        sizes = [remarks.scored_bytes.get(key, 0) for key in keys]
+        right = _right(task, sample["doc"], texts)
+        found.append((sample, Item(tuple(likelihoods), tuple(sizes), texts, right)))
+    return found
+
+
+def _right(task, doc: dict, texts: tuple[str, ...]) -> tuple[int, ...]:
+    """Places of the right choices; where every choice has a context of its own, the text tells."""
+    told = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    told = told if isinstance(told, list) else [told]
+    places = [texts.index(one) if isinstance(one, str) and one in texts else one for one in told]
+    return tuple(p for p in places if isinstance(p, int) and 0 <= p < len(texts))
+
+
+def answers(answered: dict, tasks: dict, remarks: Remarks) -> list[dict]:
+    """docs/protocol.md's `answers` of all multiple-choice tasks."""
+    found = []
+    for name, samples in answered["samples"].items():
+        if tasks[name].OUTPUT_TYPE == "multiple_choice":
+            items = [item for _, item in items_of(samples, tasks[name], remarks)]
+            found += [{"task": name, **row} for row in choices.answers(items)]
+    return found
+
+
+def constructions(answered: dict, tasks: dict, remarks: Remarks) -> list[dict]:
+    """docs/protocol.md's `constructions`: scores of the items that were made in one way."""
+    found = []
+    for name, samples in answered["samples"].items():
+        parts = defaultdict(list)
+        for sample in samples:
+            made = sample["doc"].get("construction") if isinstance(sample["doc"], dict) else None
+            if made is not None:
+                parts[str(made)].append(sample)
+        for made, part in sorted(parts.items()):
+            found += [
+                {"task": name, "construction": made, **row}
+                for row in _means(part) + _smooth(part, tasks[name], remarks)
+            ]
+    return found
+
+
+def _means(samples: list[dict]) -> list[dict]:
+    """Of the metrics that are means of numbers."""
+    made = []
+    for metric in dict.fromkeys(metric for sample in samples for metric in sample["metrics"]):
+        asked = [sample for sample in samples if metric in sample]
+        values = [item_value(sample, metric) for sample in asked]
+        if not all(isinstance(value, (int, float)) for value in values):
+            continue
+        made.append(
+            {
+                "metric": metric,
+                "filter": samples[0]["filter"],
+                "value": math.fsum(values) / len(values),
+                "standard_error": standard_errors.mean_error([float(v) for v in values]),
+                "items": len(values),
+            }
+        )
+    return made
+
+
+def impossible(sample: dict) -> bool:
     """Whether a continuation of this item could not be scored."""
     answers = sample["filtered_resps"]
     return any(isinstance(a, (tuple, list)) and a[0] == -math.inf for a in answers)
 
 
-def _value(sample: dict, metric: str):
+def item_value(sample: dict, metric: str):
     """The item's value; an item that could not be scored is wrong, whatever argmax makes of it."""
-    return 0.0 if metric in _OF_CHOICES and _impossible(sample) else sample[metric]
+    return 0.0 if metric in OF_CHOICES and impossible(sample) else sample[metric]
 
 
 def _text(value) -> str | None:
@@ -67,114 +193,13 @@ def _text(value) -> str | None:
 
 
 def _chance(config: dict, metric: str, samples: list[dict]) -> float | None:
-    """What the task's own metadata says; for a choice among n, the mean of 1/n."""
-    known = (config.get("metadata") or {}).get("chance")
-    if known is not None:
+    """What the task's own metadata says of its main metric; for a choice among n, the mean of 1/n."""
+    metadata = config.get("metadata") or {}
+    first = (config.get("metric_list") or [{}])[0].get("metric")
+    known = metadata.get("chance")
+    if known is not None and metric in (first, *OF_CHOICES):
         return float(known)
-    if config.get("output_type") != "multiple_choice" or metric not in _OF_CHOICES or not samples:
+    if config.get("output_type") != "multiple_choice" or metric not in OF_CHOICES or not samples:
         return None
     twice = 2 if any("acc_mutual_info" in sample for sample in samples) else 1
     return sum(twice / len(sample["arguments"]) for sample in samples) / len(samples)
-
-
-def standard_error(metric: str, value: float, values: list) -> float | None:
-    """Of a metric from its per-item values: numbers, or (log-likelihood, weight) pairs."""
-    if len(values) < 2:
-        return None
-    if all(isinstance(v, (tuple, list)) and len(v) == 2 for v in values):
-        if metric not in ("bits_per_byte", *_EXPONENTIAL):
-            return None
-        error = ratio_error([-ll for ll, _ in values], [weight for _, weight in values])
-        scale = 1 / _LN2 if metric == "bits_per_byte" else value
-    elif all(isinstance(v, (int, float)) for v in values):
-        error = mean_error([float(v) for v in values])
-        scale = value if metric in _EXPONENTIAL else 1.0
-        if metric not in _EXPONENTIAL and not math.isclose(
-            math.fsum(values) / len(values), value, rel_tol=1e-9, abs_tol=1e-12
-        ):
-            return None  # not a mean of what was logged
-    else:
-        return None
-    return scale * error if math.isfinite(error) else None
-
-
-def mean_error(values: list[float]) -> float:
-    """Standard deviation of the items over the root of their number."""
-    mean = math.fsum(values) / len(values)
-    squares = math.fsum((value - mean) ** 2 for value in values)
-    return math.sqrt(squares / (len(values) - 1) / len(values))
-
-
-def ratio_error(amounts: list[float], weights: list[float]) -> float:
-    """Standard error of sum(amounts) / sum(weights) over items drawn together."""
-    total = math.fsum(weights)
-    ratio = math.fsum(amounts) / total
-    squares = math.fsum((a - ratio * w) ** 2 for a, w in zip(amounts, weights, strict=True))
-    return math.sqrt(squares * len(weights) / (len(weights) - 1)) / total
-
-
-ITEMS = pa.schema(
-    [
-        ("task", pa.string()),
-        ("filter", pa.string()),
-        ("doc_id", pa.int32()),
-        ("choice", pa.int16()),
-        ("doc_hash", pa.string()),
-        ("prompt_hash", pa.string()),
-        ("text", pa.string()),
-        ("bytes", pa.int64()),
-        ("log_likelihood", pa.float64()),
-        ("is_greedy", pa.bool_()),
-        ("target", pa.string()),
-        ("verdict", pa.float64()),
-    ]
-)
-
-
-def items(samples: dict[str, list[dict]]) -> pa.Table:
-    """One row per item and choice: what was asked (a continuation) or answered (a generation).
-
-    `verdict` is the item's value of the task's first metric (for bits per byte, the document's);
-    `log_likelihood` is in nats, null where the continuation could not be scored.
-    """
-    columns: dict[str, list] = {name: [] for name in ITEMS.names}
-    for task, of_task in samples.items():
-        for sample in of_task:
-            for choice, answer in enumerate(sample["filtered_resps"]):
-                row = _item(task, sample, choice, answer)
-                for name, column in columns.items():
-                    column.append(row.get(name))
-    return pa.table(columns, schema=ITEMS)
-
-
-def _item(task: str, sample: dict, choice: int, answer) -> dict:
-    arguments = sample["arguments"][choice]
-    row = {
-        "task": task,
-        "filter": sample["filter"],
-        "doc_id": sample["doc_id"],
-        "choice": choice,
-        "doc_hash": sample["doc_hash"][:16],
-        "prompt_hash": sample["prompt_hash"][:16],
-        "verdict": _verdict(sample),
-    }
-    if isinstance(answer, (tuple, list)) and len(answer) == 2:  # log-likelihood of a continuation
-        likelihood, row["is_greedy"] = answer
-        row["text"], row["target"] = arguments[1], str(sample["target"])
-        row["bytes"] = len(arguments[1].encode())
-    elif isinstance(answer, float):  # of a whole text, which is its own target
-        likelihood, row["bytes"] = answer, len(arguments[0].encode())
-    else:
-        likelihood, row["text"], row["target"] = None, str(answer), str(sample["target"])
-    if likelihood is not None and math.isfinite(likelihood):
-        row["log_likelihood"] = float(likelihood)
-    return row
-
-
-def _verdict(sample: dict) -> float | None:
-    if not sample["metrics"]:
-        return None
-    value = _value(sample, sample["metrics"][0])
-    if isinstance(value, (tuple, list)) and len(value) == 2 and value[1]:
-        return -value[0] / value[1] / _LN2
-    return float(value) if isinstance(value, (int, float)) else None

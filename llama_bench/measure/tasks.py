@@ -2,9 +2,10 @@
 
     lm_eval --model hf --model_args pretrained=X --include_path tasks --tasks heldout_next_line
 
-The folder holds for each task a YAML file and its rows, and one small Python file that reads rows
-(`datasets`' own loader keeps a cache by absolute path, and takes seconds). Nothing in it names a
-place, so it can be copied anywhere. The questions follow from the documents and the seed alone.
+One task for each thing that people ask of a language model: to foretell text, to fill a gap, to
+tell right from wrong, to choose, to classify, to find an answer in what it has read, to write. The
+questions follow from the documents and the seed alone; a task that the corpus does not allow is
+left out, with the reason.
 
 A score says something only against chance, so every task knows its own: the share of choices, 8
 bits per byte, or the share of items that the best constant answer gets right.
@@ -21,116 +22,77 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import yaml
 
 from llama_bench.fields import UserError
-from llama_bench.measure import questions
+from llama_bench.measure import passages, questions, task_files
 from llama_bench.measure.broken_code import broken_code
-from llama_bench.records import write_text
+from llama_bench.measure.broken_prose import broken_prose
+from llama_bench.measure.task_files import CHOICE, GREEDY, ROLLING, Kind, Metric, generate
 from llama_bench.specs import TasksSpec
 
-VERSION = 1  # of the questions; stands beside every score
 LEAST_ITEMS = 20  # fewer tell nothing: the standard error of a share would exceed 0.1
 ONE_ANSWER = 12  # a constant answer may be right for one item in so many
 
 Writer = Callable[[str, random.Random], Iterator[questions.Row]]
 
-LOADER = '''"""Reads the rows that lie beside this file; lm-eval calls it from the YAML files."""
-
-import json
-from pathlib import Path
-
-import datasets
-
-
-def load(file, **_):
-    """The rows of one task as its test split."""
-    with open(Path(__file__).parent / file, encoding="utf-8") as lines:
-        return {"test": datasets.Dataset.from_list([json.loads(line) for line in lines])}
-'''
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One of lm-eval's request types: how its YAML reads, and its main metric."""
-
-    yaml: dict
-    metrics: tuple[str, ...]
-    aggregation: str = "mean"
-    higher_is_better: bool = True
-
-
-ROLLING = Kind(
-    {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "text"},
-    ("bits_per_byte",),
-    aggregation="bits_per_byte",
-    higher_is_better=False,
-)
-CHOICE = Kind(
-    {
-        "output_type": "multiple_choice",
-        "doc_to_text": "context",
-        "doc_to_choice": "choices",
-        "doc_to_target": "label",
-    },
-    ("acc", "acc_norm"),
-)
-GREEDY = Kind(
-    {"output_type": "loglikelihood", "doc_to_text": "context", "doc_to_target": "target"}, ("acc",)
-)
-GENERATE = Kind(
-    {
-        "output_type": "generate_until",
-        "doc_to_text": "context",
-        "doc_to_target": "target",
-        "generation_kwargs": {
-            "until": ["\n"],
-            "do_sample": False,
-            "max_gen_toks": questions.END_BYTES,
-        },
-    },
-    ("exact_match",),
-)
-
 
 @dataclass(frozen=True)
 class Task:
-    """`writer` yields rows of one document; `lacking` is what a corpus without them lacks."""
+    """`writer` yields rows of one document; `lacking` is what a corpus without them lacks. No
+    answer is right for more than one item in `one_answer`."""
 
     writer: Writer
     kind: Kind
     description: str
     lacking: str
+    one_answer: int = ONE_ANSWER
 
 
 def run(spec: TasksSpec, folder: Path, inputs: list[Path], progress) -> dict:
     """Write `folder`/tasks; docs/protocol.md has the keys. Raises UserError without its input."""
     documents = _held_out(inputs[0].parent / "held_out.parquet")
     out = folder / "tasks"
-    write_text(out / "held_out.py", LOADER)
+    task_files.write_functions(out)
     written, left_out = {}, {}
-    tasks = _tasks([text for _, text in documents])
+    tasks = _tasks(documents)
     for done, (name, task) in enumerate(tasks.items()):
         progress(done, len(tasks), name)
-        rows = _rows(task.writer, documents, spec.items, f"{spec.seed}:{name}")
+        rows = _rows(task, documents, spec.items, f"{spec.seed}:{name}")
         if len(rows) < min(spec.items, LEAST_ITEMS):
             left_out[name] = f"{task.lacking}: {len(rows)} of {spec.items} items could be written"
-            for stale in (out / f"{name}.yaml", out / f"{name}.jsonl"):
-                stale.unlink(missing_ok=True)
+            task_files.remove(out, name)
             continue
-        written[name] = _write(out, name, task, rows)
+        chance = _chance(task.kind, rows)
+        task_files.write(out, name, task.kind, task.description, rows, chance)
+        written[name] = {
+            "items": len(rows),
+            "metric": task.kind.metrics[0].name,
+            "chance": chance,
+            "higher_is_better": task.kind.metrics[0].higher_is_better,
+            "description": task.description,
+        }
     progress(len(tasks), len(tasks), "tasks written")
     return {"tasks": written, "left_out": left_out}
 
 
-def _tasks(texts: list[str]) -> dict[str, Task]:
-    usual = questions.usual_ends(texts)
+def _tasks(documents: list[tuple[str, str]]) -> dict[str, Task]:
+    return {**_of_likelihood(documents), **_of_generation([text for _, text in documents])}
+
+
+def _of_likelihood(documents: list[tuple[str, str]]) -> dict[str, Task]:
+    parts = passages.parts(documents)
     return {
         "heldout_bits_per_byte": Task(
             questions.pieces,
             ROLLING,
             "bits per byte of unseen text, in pieces of at most 512 bytes",
             "too little held-out text",
+        ),
+        "heldout_cloze": Task(
+            passages.clozes,
+            CHOICE,
+            "the missing word of a line among four that the text before has",
+            "words do not recur within a context",
         ),
         "heldout_next_line": Task(
             questions.next_lines,
@@ -144,15 +106,41 @@ def _tasks(texts: list[str]) -> dict[str, Task]:
             "valid Python against the same code broken in one place",
             "no Python in the held-out documents",
         ),
+        "heldout_grammar": Task(
+            broken_prose,
+            CHOICE,
+            "an English line against the same line with one word wrong",
+            "no English sentences in the held-out documents",
+        ),
+        "heldout_part": Task(
+            partial(passages.from_parts, parts=parts),
+            CHOICE,
+            f"which part of the corpus a text is from: {', '.join(sorted(set(parts.values())))}",
+            "documents that lie in no folders or files to tell apart",
+            one_answer=max(1, len(set(parts.values()))),
+        ),
         "heldout_identifier": Task(
             questions.identifiers,
             GREEDY,
             "the last part of a name, or second of two words, seen together before; greedy",
             "names and pairs of words do not recur within a context",
         ),
+    }
+
+
+def _of_generation(texts: list[str]) -> dict[str, Task]:
+    usual = questions.usual_ends(texts)
+    exact = Metric("exact_match")
+    return {
+        "heldout_question": Task(
+            passages.questions,
+            generate(passages.ANSWER_BYTES, exact, Metric("token_f1")),
+            "the answer to a question about a passage, found in it and generated",
+            "no assignments or unique phrases to ask about",
+        ),
         "heldout_line_end": Task(
             partial(questions.line_ends, usual=usual),
-            GENERATE,
+            generate(questions.END_BYTES, exact, Metric("chrf", "chrf")),
             "the rest of a line, generated and matched exactly",
             "no line's end is usual or repeated",
         ),
@@ -167,14 +155,14 @@ def _held_out(path: Path) -> list[tuple[str, str]]:
     return sorted(zip(table["name"].to_pylist(), table["text"].to_pylist(), strict=True))
 
 
-def _rows(writer: Writer, documents: list, items: int, seed: str) -> list[questions.Row]:
+def _rows(task: Task, documents: list, items: int, seed: str) -> list[questions.Row]:
     """At most `items` rows: documents take turns, so that a long one does not speak for all."""
     order = random.Random(seed)
     sources = [
-        (name, writer(text, random.Random(f"{seed}:{name}")))
+        (name, task.writer(text, random.Random(f"{seed}:{name}")))
         for name, text in order.sample(documents, len(documents))
     ]
-    most_alike = -(-items // ONE_ANSWER)
+    most_alike = -(-items // task.one_answer)
     rows, asked, answers = [], set(), Counter()
     while sources and len(rows) < items:
         still = []
@@ -184,7 +172,7 @@ def _rows(writer: Writer, documents: list, items: int, seed: str) -> list[questi
                 continue
             still.append((name, source))
             question = json.dumps([row.get(key) for key in ("context", "text", "choices")])
-            answer = row.get("target")
+            answer = row.get("target", row.get("part"))
             if question in asked or (answer is not None and answers[answer] >= most_alike):
                 continue
             asked.add(question)
@@ -197,39 +185,11 @@ def _rows(writer: Writer, documents: list, items: int, seed: str) -> list[questi
 
 
 def _chance(kind: Kind, rows: list[questions.Row]) -> float:
+    """Of a constant answer, or one drawn evenly, whichever is right more often."""
     if kind is ROLLING:
         return 8.0
-    if kind is CHOICE:
-        return 1 / len(rows[0]["choices"])
-    return Counter(row["target"] for row in rows).most_common(1)[0][1] / len(rows)
-
-
-def _write(out: Path, name: str, task: Task, rows: list[questions.Row]) -> dict:
-    kind, chance = task.kind, _chance(task.kind, rows)
-    text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
-    write_text(out / f"{name}.jsonl", text)
-    content = {
-        "dataset_kwargs": {"file": f"{name}.jsonl"},
-        "test_split": "test",
-        "num_fewshot": 0,
-        **kind.yaml,
-        "target_delimiter": "",
-        "metric_list": [
-            {
-                "metric": metric,
-                "aggregation": kind.aggregation,
-                "higher_is_better": kind.higher_is_better,
-            }
-            for metric in kind.metrics
-        ],
-        "metadata": {"version": VERSION, "chance": chance},
-    }
-    head = f"# {task.description}\ntask: {name}\ncustom_dataset: !function held_out.load\n"
-    write_text(out / f"{name}.yaml", head + yaml.safe_dump(content, sort_keys=False))
-    return {
-        "items": len(rows),
-        "metric": kind.metrics[0],
-        "chance": chance,
-        "higher_is_better": kind.higher_is_better,
-        "description": task.description,
-    }
+    constant = Counter(row.get("target", row.get("part")) for row in rows)
+    if kind is not CHOICE:
+        return constant.most_common(1)[0][1] / len(rows)
+    named = constant.most_common(1)[0][1] / len(rows) if "part" in rows[0] else 0.0
+    return max(1 / len(rows[0]["choices"]), named)

@@ -73,6 +73,15 @@ TASKS = {
 }
 
 
+_ASKED_OF_A_CELL = (
+    *("phase", "batch", "context", "status", "reason", "tokens", "seconds"),
+    *("warmup_repeats", "warmup_variation", "load", "other_processes", "busy"),
+    *("clock_hertz", "temperature_celsius", "power_watts", "joules", "sampling_seconds"),
+    *("compile_seconds", "import_seconds", "load_seconds", "first_token_seconds", "peak_bytes"),
+    *("reserved_bytes", "kv_bytes", "kv_formula_bytes", "training_bytes", "activation_bytes"),
+)
+
+
 def provenance(verb: str, threads: int, began: float) -> dict:
     return {
         "python": "3.11.9",
@@ -83,6 +92,18 @@ def provenance(verb: str, threads: int, began: float) -> dict:
         "git": {"commit": "0123abc" * 5, "changed": False},
         "command": [verb],
     }
+
+
+def cleaning(steps) -> list[dict]:
+    """What each step took: a tenth of the documents and of the bytes that were left."""
+    documents, size = PREPARE["documents"]["train"], PREPARE["bytes"]["train"]
+    rows = []
+    for step in steps:
+        removed = {"documents_removed": documents // 10, "bytes_removed": size // 10}
+        documents, size = documents - documents // 10, size - size // 10
+        left = {"documents_changed": 0, "documents": documents, "bytes": size}
+        rows.append({"step": step, **removed, **left})
+    return rows
 
 
 def train(shape: Shape, budget: int, loss: float) -> dict:
@@ -124,36 +145,85 @@ def evaluate(label: str, shape: Shape, budget: int | None, loss: float) -> dict:
     }
 
 
-def probe(shape: Shape) -> dict:
-    """Time per token grows as the square root of the size; four repeats, the first the best."""
-    cells = [
-        _cell(shape, phase, batch, context, speed)
+def limits(kind: str = "cpu") -> dict:
+    """10^11 operations and 10^10 bytes a second; of a GPU the vendor says twice as much."""
+    vendor = {"flops_per_second": 2e11, "bytes_per_second": 2e10, "source": "a datasheet"}
+    timed = {"seconds": [0.0100, 0.0102], "warmup_repeats": 5, "warmup_variation": 0.01}
+    return {
+        "device": device(kind),
+        "matrix_flops_per_second": 1e11,
+        "copy_bytes_per_second": 1e10,
+        "launch_seconds": 2e-6,
+        "vendor": vendor if kind == "cuda" else None,
+        **dict.fromkeys(("matrix", "copy", "launch"), timed),
+    }
+
+
+def device(kind: str = "cpu") -> dict:
+    name = {"cpu": "Paper CPU", "cuda": "Paper GPU"}[kind]
+    facts = {"kind": kind, "name": name, "memory_bytes": 2**33, "threads": 2, "driver": None}
+    return facts | {"power_limit_watts": None, "clock_hertz": None, "memory_clock_hertz": None}
+
+
+def probe(
+    shape: Shape, kind: str = "cpu", precision="float32", faster=1.0, joules=None, load=False
+) -> dict:
+    """Time per token grows as the square root of the size; four repeats, the first the best.
+    `joules` is what a token takes, where there is a counter."""
+    width = 4 if precision == "float32" else 2
+    places = [
+        (phase, batch, context, speed * faster)
         for phase, speed in {"prefill": 4e6, "decode": 2e5, "train": 1e6}.items()
         for batch in (1, 4)
         for context in (64, 256)
     ]
+    cells = [_cell(shape, *place, width, joules) for place in places]
     counts = shape.parameters(VOCAB)
     return {
         "parameters": counts,
-        "cells": cells,
-        "device": {"kind": "cpu", "name": "Paper CPU", "memory_bytes": 2**33, "threads": 2},
+        "cells": [*cells, *([_load()] if load else [])],
+        "largest_batches": [],
+        "device": device(kind),
+        "engine": {"name": "transformers", "version": "5.17"},
+        "weights": "random",
         "baseline_bytes": 4 * 10**8,
-        "weight_bytes": 4 * counts["all"],
+        "peak_source": "VmHWM",
+        "energy_source": None if joules is None else "rapl",
+        "energy_missing": "this machine shows no energy counter" if joules is None else None,
+        "weight_bytes": width * counts["all"],
     }
 
 
-def _cell(shape: Shape, phase: str, batch: int, context: int, speed: float) -> dict:
-    tokens = batch * (16 if phase == "decode" else context)
+def _cell(shape: Shape, phase, batch, context, speed, width, joules) -> dict:
+    tokens = batch * (min(8, context // 8) if phase == "decode" else context)
     best = tokens * shape.size**0.5 / speed / batch**0.5 * context**0.1
+    cache = batch * context * shape.kv_bytes_per_token(width)
+    generated = phase != "train"
     return {
+        **dict.fromkeys(_ASKED_OF_A_CELL),
         "phase": phase,
         "batch": batch,
         "context": context,
         "status": "ok",
-        "reason": None,
         "tokens": tokens,
         "warmup_repeats": 2,
         "load": 0.1,
+        "busy": False,
         "seconds": [best * slower for slower in (1.0, 1.02, 1.01, 1.05)],
+        "joules": None if joules is None else 4 * [joules * tokens],
         "peak_bytes": 4 * shape.size + batch * context * 4000,
+        "kv_bytes": cache if generated else None,
+        "kv_formula_bytes": cache if generated else None,
+        "activation_bytes": batch * context * 1000,
+    }
+
+
+def _load() -> dict:
+    """Two starts of seven seconds: four of imports, two of weights, one of the first token."""
+    parts = {"import_seconds": 4.0, "load_seconds": 2.0, "first_token_seconds": 1.0}
+    return {
+        **dict.fromkeys(_ASKED_OF_A_CELL),
+        **{name: [value, value] for name, value in parts.items()},
+        **{"phase": "load", "batch": 1, "context": 64, "status": "ok", "tokens": 64},
+        "seconds": [7.0, 7.0],
     }

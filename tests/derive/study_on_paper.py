@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import results_on_paper as results
@@ -43,6 +44,7 @@ class Paper:
     def whole(self) -> Paper:
         self.add("prepare", DATA, {}, results.PREPARE, {"corpus": {"source": "python-stdlib"}})
         self.add("tasks", "held-out-120-bb", {}, results.TASKS, {"data": DATA})
+        self.limits()
         for label, size in self.sizes.items():
             self.probe(label, shape_of_size(size))
         self.ladder()
@@ -83,12 +85,20 @@ class Paper:
             Record(**about, provenance=made, result=result).write(path)
         return folder
 
-    def train(self, label, shape: Shape, budget, seed=0, **said) -> Path:
+    def train(
+        self, label, shape: Shape, budget, seed=0, named=(), changed=(), data=DATA, **said
+    ) -> Path:
+        """`named` are more labels of the study, `changed` keys of the result; the loss may be a
+        function of the law's."""
         loss = self.law(shape.size, budget) * (1 + self._wiggle(shape.size, budget, seed))
         spec = {**results.TRAIN_SPEC, "model": shape.model_dump(), "tokens": budget, "seed": seed}
-        labels = {"model": label, "seed": seed, "budget": budget}
-        result = results.train(shape, budget, loss)
-        folder = self.add("train", f"{label}-{budget}-s{seed}", labels, result, spec, **said)
+        named, changed = dict(named), dict(changed)
+        labels = {"model": label, "seed": seed, "budget": budget} | named
+        loss = changed.pop("of_loss", float)(loss)
+        result = results.train(shape, budget, loss) | changed
+        about = [f"{value:g}" if isinstance(value, float) else value for value in named.values()]
+        id = "-".join([f"{label}-{budget}-s{seed}", *map(str, about)])
+        folder = self.add("train", id, labels, result, {**spec, "data": data}, **said)
         with open(folder / "curve.csv", "w", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(["tokens", "train_loss", "validation_loss", "learning_rate"])
@@ -97,6 +107,34 @@ class Paper:
                 held_out = f"{loss:.6f}" if part == 100 else ""
                 rows.writerow([tokens, self.law(shape.size, tokens) + 0.05, held_out, 0.003])
         return folder
+
+    def rates(self, label, budget, optimum, role="sensitivity", factors=(0.5, 2.0), **changed):
+        """Trainings of one size at other rates; the loss is a parabola in their logarithm that is
+        lowest at `optimum`, and at the recipe's own rate is the law's."""
+        for factor in factors:
+            place, own = (math.log(rate / optimum) ** 2 for rate in (factor, 1.0))
+            off = {"of_loss": lambda loss, off=0.1 * (place - own): loss + off}
+            named = {"role": role, "factor": factor}
+            self.train(label, shape_of_size(self.sizes[label]), budget, 0, named, off | changed)
+
+    def text(self, name, steps=(), **changed) -> str:
+        """Prepares a training text, each step of its cleaning taking a tenth; returns its id."""
+        result = {**results.PREPARE, "overlapping_documents": 7, **changed}
+        result["cleaning"] = results.cleaning(steps)
+        labels, id = {"data": name} if name else {}, f"text-{name}" if name else DATA
+        self.add("prepare", id, labels, result, {"corpus": {"source": "files"}})
+        return id
+
+    def trained_on(self, name, prepare, off=0.0, same_text=False, unique_tokens=None):
+        """The ladder on another text: losses that are higher by `off` nats per token."""
+        named = {"role": "ladder", "data": name, "same_text": same_text}
+        changed = {"of_loss": lambda loss: loss + off}
+        for label, size in self.sizes.items():
+            for budget in self.budgets:
+                unique = min(budget, unique_tokens or budget)
+                for seed in self.seeds:
+                    given = changed | {"unique_tokens": unique}
+                    self.train(label, shape_of_size(size), budget, seed, named, given, prepare)
 
     def forecast(self, *places, written, name="held-1", said=(), **content) -> Path:
         """A forecast of the trainings at `places` (model, budget), by the law itself: intervals of
@@ -127,10 +165,19 @@ class Paper:
         labels = {"model": label, "suite": "heldout"} | trained
         return self.add("evaluate", id, labels, result, spec, **said)
 
-    def probe(self, label, shape, pretrained=None) -> Path:
+    def limits(self, kind="cpu", precision="float32") -> Path:
+        """What the device of every probe can do."""
+        about = {"device": kind, "precision": precision}
+        return self.add("limits", f"{kind}-{precision}", {}, results.limits(kind), about, threads=2)
+
+    def probe(self, label, shape, pretrained=None, engine=None, precision=None, **changed) -> Path:
+        """`changed` are keywords of `results.probe`."""
         spec = {"pretrained": pretrained} if pretrained else {"model": shape.model_dump()}
-        labels = {"model": label}
-        return self.add("probe", f"{label}-cpu", labels, results.probe(shape), spec, threads=2)
+        spec |= {"engine": engine, "precision": precision or "float32"}
+        kind, labels = changed.get("kind", "cpu"), {"model": label}
+        result = results.probe(shape, precision=spec["precision"], **changed)
+        id = "-".join(filter(None, (label, kind, engine, precision)))
+        return self.add("probe", id, labels, result, spec, threads=2)
 
     def pretrained(self, label, shape) -> None:
         self.evaluate(label, shape, pretrained={"digest": "dd"})

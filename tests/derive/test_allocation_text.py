@@ -9,7 +9,7 @@ from study_on_paper import Paper
 from test_plot import fitted
 from test_report import reported
 
-from llama_bench.derive import allocationtext, show
+from llama_bench.derive.words import allocationtext, show
 
 
 @pytest.fixture

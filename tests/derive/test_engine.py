@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llama_bench.derive import bootstrap, engine, robust, starts
 from llama_bench.derive.fit import fit_table
+from llama_bench.derive.fitting import bootstrap, engine, robust, starts
+from llama_bench.derive.fitting.runs_table import Table
 from llama_bench.derive.laws.chinchilla import chinchilla
-from llama_bench.derive.runs_table import Table
 
 QUICK = {"draws": 20, "back_test": False, "starts": 32}
 
@@ -126,7 +126,8 @@ def test_redrawn_noise_is_as_wide_as_the_residuals_in_every_stratum():
     random = np.random.default_rng(0)
     runs = table(400)
     wide = np.where(np.arange(400) < 200, 0.02, 0.005)
-    noise = bootstrap.measure(runs, ("params", "tokens"), np.zeros(400), random.normal(0, wide), 5)
+    residuals = random.normal(0, wide)
+    noise = bootstrap.measure(runs, ("params", "tokens"), np.zeros(400), residuals, 5, 1e-3)
     drawn = bootstrap.resample(noise, 400, random)
     assert drawn[:, :200].std() > 1.4 * drawn[:, 200:].std()
     assert drawn.std() == pytest.approx(np.sqrt(np.mean(wide**2)), rel=0.1)
@@ -136,7 +137,7 @@ def test_noise_is_never_below_what_seeds_show():
     runs = table(40)
     twice = Table({n: np.tile(v, 2) for n, v in runs.columns.items()}, np.arange(80))
     target = np.where(np.arange(80) < 40, 0.05, -0.05)
-    noise = bootstrap.measure(twice, ("params", "tokens"), target, np.full(80, 1e-6), 5)
+    noise = bootstrap.measure(twice, ("params", "tokens"), target, np.full(80, 1e-6), 5, 1e-3)
     assert noise.seed == pytest.approx(0.05 * math.sqrt(2))
 
 
@@ -145,3 +146,28 @@ def test_noise_is_never_below_what_seeds_show():
 )
 def test_students_t_at_95_percent(freedom, quantile):
     assert bootstrap.student_stretch(freedom) * 1.6448536 == pytest.approx(quantile, rel=5e-3)
+
+
+@pytest.mark.parametrize(("threshold", "ratio"), [(1e-6, math.pi / 2), (1.345, 1 / 0.95), (9, 1)])
+def test_variance_of_hubers_estimate(threshold, ratio):
+    """1.345 standard deviations have 95 % efficiency, as every textbook says."""
+    assert bootstrap.variance_ratio(threshold) == pytest.approx(ratio, rel=2e-3)
+
+
+@pytest.mark.parametrize(("delta", "naive"), [(1e-3, 1.16), (math.inf, 1.0)])
+def test_the_noise_put_in_is_the_noise_measured(delta, naive):
+    """Squares of residuals over the degrees of freedom; n - P is too few for a robust fit."""
+    random = np.random.default_rng(0)
+    params, tokens = (v.ravel() for v in np.meshgrid(np.geomspace(1e6, 1e8, 5), [1e8, 4e8, 16e8]))
+    columns = {"params": params, "tokens": tokens, "loss": 1.8 + 400 / params**0.35}
+    columns["loss"] += 2000 / tokens**0.37
+    surface = chinchilla.bind(columns, chinchilla.reference(columns))
+    start, even = surface.starts(40, np.log(columns["loss"]), np.ones(15)), np.ones(15)
+    exact = engine.minimise(surface, np.log(columns["loss"]), even, start, math.inf)
+    losses = np.log(columns["loss"]) + random.normal(0, 0.005, (1500, 15))
+    start = np.repeat(exact.theta[[exact.best]], 1500, axis=0)
+    found = engine.minimise(surface, losses, even, start, delta)
+    residuals = losses - surface.value(found.theta)
+    squares = [np.sum(r**2) / bootstrap.freedom(r, 5, delta)[0] for r in residuals]
+    assert np.mean(squares) == pytest.approx(0.005**2, rel=0.06)
+    assert np.mean(residuals**2) * 15 / 10 == pytest.approx(naive * 0.005**2, rel=0.06)

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llama_bench.derive import choice, judge
 from llama_bench.derive.fit import fit_table
+from llama_bench.derive.fitting.runs_table import Table
+from llama_bench.derive.fitting.selection import excess, near_best
+from llama_bench.derive.judging import choice, judge
 from llama_bench.derive.predict import predict_table
-from llama_bench.derive.runs_table import Table
-from llama_bench.derive.selection import excess, near_best
 from llama_bench.fields import UserError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llama_bench.derive import families
+from llama_bench.derive.fitting import families
 from llama_bench.derive.laws import isoflop
 from llama_bench.derive.laws.data_constrained import PUBLISHED
 from llama_bench.derive.laws.law import power_law

@@ -13,7 +13,9 @@ from study_on_paper import Paper, law, shape_of_size
 from test_collect import collected
 from test_report import reported
 
-from llama_bench.derive import forecast, ledgertext, plot, tables
+from llama_bench.derive import forecast, plot
+from llama_bench.derive.tables import study_tables
+from llama_bench.derive.words import ledgertext
 from llama_bench.fields import UserError
 from llama_bench.specs import ForecastPoint, ForecastSpec
 
@@ -32,7 +34,7 @@ def study(root, off: float = 1.0, **said) -> Paper:
 
 def sentences(paper: Paper) -> str:
     collected(paper)
-    ledger = tables.read(paper.root / "tables" / "runs.parquet")["forecasts"]
+    ledger = study_tables.read(paper.root / "tables" / "runs.parquet")["forecasts"]
     return " ".join(ledgertext.words(ledgertext.points(ledger)))
 
 
@@ -262,3 +264,12 @@ def test_the_same_forecasts_give_the_same_bytes(tmp_path):
     )
     assert (tmp_path / "again" / "forecasts.svg").read_bytes() == figure
     assert reported(paper).read_bytes() == once
+
+
+def test_a_forecast_says_why_its_fit_did_not_converge(tmp_path):
+    ladder = pandas.DataFrame(collected(Paper(tmp_path, noise=0.002).ladder())["ladder"])
+    # sizes and tokens in one ratio: no law of both is determined
+    ladder["tokens"] = 20 * ladder["params"] * (1 + ladder.index % 2)
+    made = really_forecast(ladder, "1.6M")
+    assert made["status"] != "converged"
+    assert f"the fit ended {made['status']}: " in made["why"] and "; " in made["why"]

@@ -170,3 +170,18 @@ def test_wrong_inputs_are_one_message(tmp_path):
     runs.with_name("scores.parquet").write_text("no table")
     with pytest.raises(UserError, match=r"scores.parquet: is no table"):
         plot.run('{"study": "paper"}', index, [runs])
+
+
+def test_two_scores_of_the_same_answers_share_a_figure(tmp_path):
+    paper = Paper(tmp_path, budgets=(200_000,)).whole()
+    for path in (tmp_path / "runs" / "evaluate").glob("*/record.json"):
+        record = json.loads(path.read_text())
+        scores = record["result"]["scores"]
+        (next_line,) = (score for score in scores if score["metric"] == "acc")
+        scores.append(next_line | {"metric": "acc_norm", "value": next_line["value"] / 2})
+        path.write_text(json.dumps(record))
+    entries = drawn(paper)
+    assert {name for name in entries if name.startswith("score-")} == TASKS
+    (name,) = (name for name in TASKS if name.endswith("-acc"))
+    assert "divided by its length" in entries[name]["caption"]
+    assert "normalised" in words(tmp_path / "figures" / f"{name}.svg")

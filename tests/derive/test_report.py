@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pandas
 import pytest
+import results_on_paper as results
 from study_on_paper import CONFIG, Paper, shape_of_size
 
-from llama_bench.derive import collect, fit, headline, plot, report, show, tables
+from llama_bench.derive import collect, fit, plot, report
+from llama_bench.derive.tables import study_tables
+from llama_bench.derive.words import headline, show
 from llama_bench.fields import UserError
 
 CHROMIUM = (
@@ -43,7 +46,7 @@ def reported(paper: Paper, law: bool = False, **spec) -> Path:
 def found(paper: Paper) -> list[headline.Finding]:
     runs = paper.root / "tables" / "runs.parquet"
     collect.run(paper.spec(), runs, [])
-    return headline.findings(tables.read(runs))
+    return headline.findings(study_tables.read(runs))
 
 
 def test_the_headline_finds_the_slopes_that_were_put_in(tmp_path):
@@ -78,7 +81,7 @@ def test_speeds_of_a_busy_machine_are_told_as_such(tmp_path):
 def test_the_interval_covers_the_mean_slope_of_a_curved_law(tmp_path):
     paper = Paper(tmp_path, noise=0.004).ladder()
     found(paper)
-    ladder = tables.read(tmp_path / "tables" / "runs.parquet")["ladder"]
+    ladder = study_tables.read(tmp_path / "tables" / "runs.parquet")["ladder"]
     rows = ladder[ladder["token_budget"] == 800_000]
     fitted = headline.slope(rows["params"], rows["loss"], rows["token_budget"])
     ends = [paper.law(n, 800_000) for n in (rows["params"].min(), rows["params"].max())]
@@ -284,3 +287,32 @@ def test_it_opens_in_a_real_browser(whole, browser):
         assert trouble == []
         assert [url for url in requests if not url.startswith("data:")] == [whole.as_uri()]
         page.close()
+
+
+def test_without_a_law_one_sentence_says_why(tmp_path):
+    paper = Paper(tmp_path, sizes={"300k": 300_000}, budgets=(200_000,))
+    text = reported(paper.ladder()).read_text()
+    assert "No law: because none could be fitted to the 1 run of 1 size at 1 budget" in text
+    text = reported(paper, config=CONFIG | {"fit": {"laws": []}}).read_text()
+    assert "No law: because the configuration asks for none" in text
+
+
+def test_a_ratio_that_the_probes_do_not_determine_is_said_in_words(tmp_path):
+    paper = Paper(tmp_path).whole()
+    for place, path in enumerate(sorted((tmp_path / "runs" / "probe").glob("*/record.json"))):
+        record = json.loads(path.read_text())
+        for cell in record["result"]["cells"]:
+            cell["seconds"] = [value * 100 ** (place % 2) for value in cell["seconds"]]
+        path.write_text(json.dumps(record))
+    decoding = found(paper)[-1]
+    assert decoding.figure == show.NOTHING and "not determined by these runs" in decoding.interval
+    assert "cannot be told" in decoding.sentence and " to " not in decoding.interval
+
+
+def test_the_corpus_is_called_by_the_names_of_its_files(tmp_path):
+    paper = Paper(tmp_path).ladder()
+    files = {"corpus": {"source": "files"}}
+    paper.add("prepare", "own", {}, results.PREPARE, files)
+    own = {"data": {"corpus": ["/somewhere/on/disk/tales.txt", "poems.jsonl"]}}
+    text = reported(paper, config=CONFIG | own).read_text()
+    assert "of tales.txt and poems.jsonl (" in text

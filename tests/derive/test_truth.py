@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llama_bench.derive import choice
 from llama_bench.derive.fit import fit_table
+from llama_bench.derive.judging import choice
 from llama_bench.derive.predict import predict_table
 
 QUICK = {"draws": 20, "back_test": False}

@@ -56,8 +56,8 @@ def test_likelihoods_do_not_depend_on_what_else_is_asked(lm):
     together = lm.loglikelihood(ask("loglikelihood", *PAIRS, docs=[0, 0, 0, 1, 2, 3]))
     for pair, answer in zip(PAIRS, together, strict=True):
         (alone,) = lm.loglikelihood(ask("loglikelihood", pair))
-        ids, start = lm._pair(*pair)
-        total, greedy = by_hand(lm, ids, start)
+        (cut,) = lm.encoding.pairs([pair])
+        total, greedy = by_hand(lm, cut.ids, cut.start)
         assert answer[0] == pytest.approx(total, abs=1e-3)
         assert alone[0] == pytest.approx(total, abs=1e-3)
         assert answer[1] == alone[1] == greedy
@@ -74,7 +74,7 @@ def test_choices_share_their_context():
 
 
 def test_greedy_answer_is_told_from_another(lm):
-    ids = lm.encode("import ")
+    ids = lm.encoding.encode("import ")
     with torch.no_grad():
         best = lm.model(torch.tensor([ids])).logits[0, -1].argsort(descending=True)
     for rank, greedy in ((0, True), (1, False)):
@@ -87,7 +87,7 @@ def test_greedy_answer_is_told_from_another(lm):
 def test_our_contexts_begin_with_one_bos(lm):
     bos = lm.tokenizer.bos_token_id
     for text in ("", "import os", "<|bos|>import os"):
-        ids = lm.encode(text)
+        ids = lm.encoding.encode(text)
         assert ids[0] == bos and ids.count(bos) == 1
 
 
@@ -102,7 +102,7 @@ def test_agrees_with_lm_evals_own_adapter_on_a_tokenizer_that_adds_bos(shared):
         ours.loglikelihood(requests), theirs.loglikelihood(requests), strict=True
     ):
         assert mine == (pytest.approx(other[0], abs=1e-3), other[1])
-    assert ours.encode(stem).count(ours.tokenizer.bos_token_id) == 1
+    assert ours.encoding.encode(stem).count(ours.tokenizer.bos_token_id) == 1
     prompts = ask("generate_until", (stem, {"until": ["."], "max_gen_toks": 20}))
     (text,), (other,) = ours.generate_until(prompts), theirs.generate_until(prompts)
     assert text.lstrip() == other == "Lily"  # theirs drops the blank, see below
@@ -111,7 +111,7 @@ def test_agrees_with_lm_evals_own_adapter_on_a_tokenizer_that_adds_bos(shared):
 def test_rolling_likelihood_charges_no_bos(shared):
     ours = adapter(shared("models", "stories260K"))
     text = "Once upon a time, there was a little girl named Lily. " * 40
-    ids = ours.encode(text)
+    ids = ours.encoding.encode(text)
     assert len(ids) > ours.window + 1
     (rolling,) = ours.loglikelihood_rolling(ask("loglikelihood_rolling", (text,)))
     first = by_hand(ours, ids[: ours.window + 1], 1)[0]
@@ -124,10 +124,10 @@ def test_rolling_likelihood_charges_no_bos(shared):
 def test_a_token_across_the_border_is_scored_whole(lm):
     """Where the context's last letters and the answer are one token, that token is the answer."""
     words = (w for w in sorted(lm.tokenizer.get_vocab()) if len(w) >= 4 and w.isascii())
-    word = next(word for word in words if len(lm.encode(word)) == 2 and word.isalpha())
+    word = next(word for word in words if len(lm.encoding.encode(word)) == 2 and word.isalpha())
     ((total, _),) = lm.loglikelihood(ask("loglikelihood", (word[:2], word[2:])))
-    assert total == pytest.approx(by_hand(lm, lm.encode(word), 1)[0], abs=1e-3)
-    assert not lm.unscored
+    assert total == pytest.approx(by_hand(lm, lm.encoding.encode(word), 1)[0], abs=1e-3)
+    assert not lm.remarks.reasons
 
 
 def test_one_request_that_cannot_be_scored_leaves_the_others(local):
@@ -138,17 +138,20 @@ def test_one_request_that_cannot_be_scored_leaves_the_others(local):
     )
     assert answers[0] == answers[2] == (-math.inf, False)
     assert answers[1] == adapter(local).loglikelihood(ask("loglikelihood", ("import ", "sys")))[0]
-    assert lm.unscored == {"x": 2}
+    assert lm.remarks.counts["unscored"] == {"x": 2}
+    reasons = {doc: reason for (_, doc, _), reason in lm.remarks.reasons.items()}
+    assert "nothing" in reasons[0] and f"window {CONTEXT}" in reasons[2]
 
 
 def test_a_long_context_loses_its_beginning(local):
     lm = adapter(local)
     context = "".join(f"line {n}\n" for n in range(CONTEXT))
-    ids, start = lm._pair(context, "end")
+    whole, stem = lm.encoding.encode(context + "end"), lm.encoding.encode(context.rstrip())
     ((total, _),) = lm.loglikelihood(ask("loglikelihood", (context, "end")))
-    kept = ids[-CONTEXT - 1 :]
-    assert total == pytest.approx(by_hand(lm, kept, len(kept) - (len(ids) - start))[0], abs=1e-3)
-    assert lm.truncated == {"t": 1}
+    kept = whole[-CONTEXT - 1 :]
+    scored = len(whole) - len(stem)
+    assert total == pytest.approx(by_hand(lm, kept, len(kept) - scored)[0], abs=1e-3)
+    assert lm.remarks.counts["truncated"] == {"t": 1}
 
 
 def test_generated_text_is_the_greedy_one_whatever_the_batch(lm):
@@ -156,7 +159,7 @@ def test_generated_text_is_the_greedy_one_whatever_the_batch(lm):
     settings = {"until": ["\n"], "do_sample": False, "max_gen_toks": 12}
     together = lm.generate_until(ask("generate_until", *((p, settings) for p in prompts)))
     for prompt, text in zip(prompts, together, strict=True):
-        ids = lm.encode(prompt)
+        ids = lm.encoding.encode(prompt)
         given = len(ids)
         for _ in range(12):
             with torch.no_grad():

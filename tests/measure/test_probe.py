@@ -1,6 +1,7 @@
 """A probe's record: every cell of the grid, exact tokens, every repeat, statuses where none."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from transformers import DynamicCache
 
 from llama_bench import records
 from llama_bench.fields import UserError
-from llama_bench.measure import model, phases, probe
+from llama_bench.measure import model, phases, probe, probed_model
 from llama_bench.records import Refusal
 from llama_bench.shape import Shape
 from llama_bench.specs import Pretrained, ProbeSpec
@@ -19,7 +20,6 @@ from llama_bench.specs import Pretrained, ProbeSpec
 PRETRAINED = Path(__file__).parents[3] / "shared" / "models" / "stories260K"
 SHAPE = Shape(layers=2, width=64, heads=8, kv_heads=2, ffn_width=160)
 VOCAB = 300
-FLOAT = torch.float32
 
 
 def spec(**changes) -> ProbeSpec:
@@ -39,7 +39,7 @@ def spec(**changes) -> ProbeSpec:
 def run(tmp_path, asked: ProbeSpec, inputs=()) -> dict:
     seen = []
     result = probe.run(asked, tmp_path, list(inputs), lambda *where: seen.append(where[:2]))
-    cells = len(asked.phases) * len(asked.batches) * len(asked.contexts)
+    cells = len(result["cells"])
     assert seen == [(done, cells) for done in range(cells + 1)]
     json.dumps(result, allow_nan=False)  # a record can be written
     return result
@@ -68,12 +68,25 @@ def test_repeats_are_kept_and_tokens_exact(result):
         assert cell["tokens"] == cell["batch"] * steps
         assert cell["warmup_repeats"] >= 2
         assert cell["load"] is None or cell["load"] >= 0
+        sampled = cell["sampling_seconds"]
+        assert sampled is None if cell["phase"] == "train" else len(sampled) == 4
 
 
 def test_cache_is_as_large_as_the_formula_says(result):
     for cell in result["cells"]:
         expected = SHAPE.kv_bytes_per_token(4) * cell["batch"] * cell["context"]
-        assert cell["kv_bytes"] == (None if cell["phase"] == "train" else expected)
+        expected = None if cell["phase"] == "train" else expected
+        assert cell["kv_bytes"] == cell["kv_formula_bytes"] == expected
+
+
+def test_a_peak_is_the_sum_of_what_it_is_made_of(result):
+    for cell in result["cells"]:
+        held = result["weight_bytes"] + (cell["kv_bytes"] or 0)
+        if cell["phase"] == "train":
+            held = cell["training_bytes"]
+            assert held == 16 * result["parameters"]["all"], "weights, gradients, two moments"
+        if cell["activation_bytes"] is not None:
+            assert cell["peak_bytes"] == held + cell["activation_bytes"]
 
 
 def test_facts_of_model_and_device(result):
@@ -81,6 +94,12 @@ def test_facts_of_model_and_device(result):
     assert result["weight_bytes"] == 4 * result["parameters"]["all"]
     assert result["device"]["kind"] == "cpu"
     assert result["device"]["threads"] == torch.get_num_threads()
+    assert result["engine"]["name"] == "transformers"
+    assert result["weights"] == "random"
+    assert result["shape"] == {
+        **dict(layers=2, width=64, heads=8, kv_heads=2, head_size=8, vocab_size=VOCAB)
+    }
+    assert (result["energy_source"] is None) == bool(result["energy_missing"])
     assert result["baseline_bytes"] > 50 * 2**20, "torch alone takes more"
 
 
@@ -120,7 +139,7 @@ def built():
 
 def test_decode_feeds_one_token_per_step_to_a_filled_cache(built):
     fed = []
-    decode = phases.Decode(built, batch=2, context=64, dtype=FLOAT)
+    decode = phases.Decode(built, batch=2, context=64)
     built.register_forward_pre_hook(
         lambda _, args, given: fed.append(
             (args[0].shape, given["past_key_values"].get_seq_length())
@@ -148,7 +167,7 @@ def test_decode_from_the_cache_equals_one_forward_over_all(built):
 
 
 def test_prefill_starts_from_an_empty_cache_each_time(built):
-    prefill = phases.Prefill(built, batch=2, context=10, dtype=FLOAT)
+    prefill = phases.Prefill(built, batch=2, context=10)
     for _ in range(2):
         prefill.prepare()
         prefill.work()
@@ -157,7 +176,7 @@ def test_prefill_starts_from_an_empty_cache_each_time(built):
 
 def test_a_training_step_trains(built):
     before = {name: weight.clone() for name, weight in built.named_parameters()}
-    train = phases.Train(built, batch=2, context=10, dtype=FLOAT)
+    train = phases.Train(built, batch=2, context=10, dtype=torch.float32)
     train.prepare()
     train.work()
     assert all(not torch.equal(before[name], w) for name, w in built.named_parameters())
@@ -216,6 +235,8 @@ def test_pretrained_model_and_a_context_beyond_its_maximum(tmp_path):
     )
     found = run(tmp_path, asked, [PRETRAINED])
     assert found["parameters"]["all"] == 260_032
+    assert found["shape"]["kv_heads"] == 4
+    assert found["shape"]["vocab_size"] == 512
     for cell in found["cells"]:
         assert cell["status"] == ("refused" if cell["context"] == 1024 else "ok")
         assert (cell["seconds"] == []) == (cell["context"] == 1024)
@@ -228,6 +249,42 @@ def test_a_pretrained_folder_without_model_is_missing(tmp_path):
     with pytest.raises(Refusal) as caught:
         run(tmp_path, asked, [tmp_path])
     assert caught.value.status == "missing"
+
+
+def test_random_weights_need_the_configuration_alone(tmp_path, shared):
+    folder = shared("models", "stories260K")
+    shutil.copy(folder / "config.json", tmp_path)
+    asked = spec(
+        model=None,
+        vocab_size=None,
+        pretrained=Pretrained(digest="0"),
+        random_weights=True,
+        batches=(1,),
+        contexts=(16, 1024),
+        repeats=1,
+    )
+    found = run(tmp_path, asked, [tmp_path])
+    assert found["weights"] == "random"
+    assert found["parameters"]["all"] == 260_032
+    assert found["weight_bytes"] == 4 * 260_032
+    assert [cell["status"] for cell in found["cells"]] == ["ok", "refused"] * 3
+
+
+def test_a_model_of_70_billion_is_counted_without_a_weight():
+    """Llama 2 70B (Touvron et al. 2023, arXiv 2307.09288, table 1), without its head's table."""
+    shape = Shape(layers=80, width=8192, heads=64, kv_heads=8, ffn_width=28672)
+    counts = probed_model.counted(model.config_of(shape, 32000, 4096))
+    assert counts == shape.parameters(32000)
+    assert counts["without_embeddings"] == 68_452_360_192
+
+
+def test_weights_are_drawn_in_their_precision_and_angles_are_not_rounded():
+    drawn = probed_model.drawn(
+        model.config_of(SHAPE, VOCAB, 64), torch.bfloat16, torch.device("cpu")
+    )
+    assert {weight.dtype for weight in drawn.parameters()} == {torch.bfloat16}
+    assert drawn.model.rotary_emb.inv_freq.dtype == torch.float32
+    assert 0.015 < drawn.model.embed_tokens.weight.float().std() < 0.025
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -8,9 +8,10 @@ import psutil
 import pytest
 import torch
 
-from llama_bench.measure import timing
+from llama_bench.measure import instruments, timing
 
 CPU = torch.device("cpu")
+HERE = instruments.of(CPU)
 
 
 class Product:
@@ -31,7 +32,7 @@ class Product:
 @pytest.mark.parametrize(("repeats", "seconds"), [(3, 0.05), (40, 0.0)])
 def test_repeats_and_seconds_are_minima(repeats, seconds):
     work = Product()
-    timed = timing.measure(work, CPU, repeats, seconds)
+    timed = timing.measure(work, CPU, HERE, repeats, seconds)
     assert len(timed["seconds"]) >= repeats
     assert sum(timed["seconds"]) >= seconds
     assert min(timed["seconds"]) > 0
@@ -43,14 +44,95 @@ def test_repeats_and_seconds_are_minima(repeats, seconds):
 
 def test_warmup_ends_steady_or_at_its_cap():
     for _ in range(5):
-        timed = timing.measure(Product(), CPU, 1, 0.1)
+        timed = timing.measure(Product(), CPU, HERE, 1, 0.1)
         variation = timed["warmup_variation"]
         if timed["warmup_repeats"] < timing.WINDOW:
             assert variation is None
         else:
             assert variation >= 0
-    none = timing.measure(Product(), CPU, 1, 0.0)
+    none = timing.measure(Product(), CPU, HERE, 1, 0.0)
     assert none["warmup_repeats"] == 2, "without seconds the cap is two repeats"
+
+
+class Counter:
+    """An energy counter that has gone on by one joule whenever it is read."""
+
+    source, missing = "test", None
+
+    def __init__(self):
+        self.read = 0
+
+    def joules(self):
+        self.read += 1
+        return float(self.read)
+
+
+def test_what_the_device_tells_is_kept_for_each_repeat(tmp_path):
+    folder = tmp_path / "cpu0" / "cpufreq"
+    folder.mkdir(parents=True)
+    (folder / "scaling_cur_freq").write_text("2400000\n")
+    here = instruments.HostInstruments(clocks=tmp_path, counters=tmp_path)
+    here.energy = Counter()
+    timed = timing.measure(Product(), CPU, here, 4, 0.0)
+    assert timed["clock_hertz"] == [2.4e9] * 4
+    assert timed["joules"] == [1.0] * 4, "read before and after each repeat, and in no warm-up"
+    assert here.energy.read == 8
+    assert timed["temperature_celsius"] is timed["power_watts"] is None
+
+
+def test_what_it_does_not_tell_is_none(tmp_path):
+    nothing = instruments.HostInstruments(clocks=tmp_path, counters=tmp_path)
+    timed = timing.measure(Product(), CPU, nothing, 2, 0.0)
+    assert {timed[name] for name in (*timing.READINGS, "joules")} == {None}
+
+
+def test_processor_time_leaves_out_what_the_work_waited_for():
+    """Waiting for another process's work takes none of one's own."""
+
+    class Waiting(Product):
+        def work(self):
+            subprocess.run([sys.executable, "-c", "sum(range(3_000_000))"], check=True)
+
+    waited = timing.measure(Waiting(), CPU, HERE, 3, 0.0)
+    assert sum(waited["processor_seconds"]) < 0.5 * sum(waited["seconds"])
+    worked = timing.measure(Product(), CPU, HERE, 20, 0.0)
+    assert sum(worked["processor_seconds"]) > 0
+    for spent, wall in zip(worked["processor_seconds"], worked["seconds"], strict=True):
+        assert spent <= torch.get_num_threads() * wall + 0.01
+
+
+class Elsewhere(Product):
+    """Work of another process, which says itself how long it took."""
+
+    def timed(self):
+        return 0.25
+
+
+def test_work_elsewhere_tells_its_own_time_and_no_load_is_laid_to_others():
+    timed = timing.measure(Elsewhere(), CPU, HERE, 3, 0.0, warmup=False)
+    assert timed["seconds"] == [0.25] * 3
+    assert timed["warmup_repeats"] == 0
+    assert timed["load"] is None
+
+
+@pytest.mark.parametrize(
+    ("load", "neighbours", "cores", "threads", "busy"),
+    [
+        (0.2, None, 2, 2, False),
+        (0.3, None, 2, 2, True),
+        (1.2, None, 2, 1, False),  # on the core that the probe left free
+        (1.3, None, 2, 1, True),
+        (0.3, None, 2, 4, True),
+        (0.0, 1, 16, 16, True),  # another process on the GPU
+        (0.0, 0, 16, 16, False),
+        (None, 0, 16, 16, False),
+        (None, None, 2, 2, None),
+    ],
+)
+def test_busy_is_more_than_a_quarter_of_a_core_taken_or_a_shared_gpu(
+    load, neighbours, cores, threads, busy
+):
+    assert timing.busy(load, neighbours, cores, threads) is busy
 
 
 def test_variation_is_that_of_the_last_window():

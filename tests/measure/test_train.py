@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,10 +15,13 @@ import torch
 from training import spec_of
 
 from llama_bench import records
+from llama_bench.fields import UserError
+from llama_bench.measure import memory, model, train
 from llama_bench.measure import state as states
-from llama_bench.measure import train
+from llama_bench.measure.engine import Engine
 from llama_bench.measure.job import carry_out
-from llama_bench.measure.tokens import Order, Tokens
+from llama_bench.measure.tokens import Order, Tokens, batches
+from llama_bench.measure.validation import VALIDATION_TOKENS
 from llama_bench.records import Refusal
 from llama_bench.specs import TrainSpec
 
@@ -59,7 +63,7 @@ def test_loss_and_bits_per_byte_agree_with_a_bare_count(prepared, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(path.parent / "checkpoint").eval()
     ids = np.fromfile(prepared.parent / "validation.bin", dtype="<u2").astype(np.int64)
     windows = (len(ids) - 1) // 64
-    wanted = min(windows, train.VALIDATION_TOKENS // 64)
+    wanted = min(windows, VALIDATION_TOKENS // 64)
     lengths = np.load(prepared.parent / "token_bytes.npy")
     nats = text_nats = size = count = 0
     for window in np.linspace(0, windows - 1, wanted).astype(int):
@@ -88,7 +92,7 @@ def test_a_branch_equals_a_run_of_its_own(prepared, tmp_path):
 
 
 def test_a_killed_training_goes_on_where_it_was(prepared, tmp_path):
-    spec = spec_of(prepared, tokens=300_000)
+    spec = spec_of(prepared, tokens=100_000)
     whole = trained(spec, tmp_path / "whole", [prepared])
     output = tmp_path / "killed" / spec.id / "record.json"
     command = [sys.executable, "-m", "llama_bench", "train", spec.canonical()]
@@ -158,12 +162,120 @@ def test_targets_are_one_token_later(tmp_path):
     assert targets[1, -1] == 100
 
 
-def test_the_rate_warms_up_holds_and_decays_to_nothing(prepared):
+def test_more_tokens_than_asked_are_never_read(tmp_path):
+    np.arange(101, dtype="<u2").tofile(tmp_path / "t.bin")
+    tokens = Tokens(tmp_path / "t.bin", 2, context=10, unique=45)
+    assert tokens.windows == 4
+    with pytest.raises(UserError, match=r"data.unique_tokens.*101"):
+        Tokens(tmp_path / "t.bin", 2, context=10, unique=102)
+    with pytest.raises(UserError, match=r"data.unique_tokens.*context"):
+        Tokens(tmp_path / "t.bin", 2, context=10, unique=10)
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 4, 50])
+def test_batches_read_ahead_are_those_read_when_asked(tmp_path, ahead):
+    np.arange(101, dtype="<u2").tofile(tmp_path / "t.bin")
+    tokens, order = Tokens(tmp_path / "t.bin", 2, context=10), Order(10, 4, seed=0)
+    read = list(batches(tokens, order, range(3, 9), slice(1, 3), ahead))
+    assert len(read) == 6
+    for step, (inputs, _) in enumerate(read, start=3):
+        assert torch.equal(inputs, tokens.take(order.step(step)[1:3])[0])
+
+
+def test_few_tokens_are_repeated_and_counted(prepared, tmp_path):
+    spec = spec_of(prepared, unique_tokens=3_000)
+    result = records.read(trained(spec, tmp_path, [prepared])).result
+    assert result["unique_tokens"] == 2_999 // 64 * 64
+    assert result["tokens"] == 39_936
+    fresh = records.read(trained(spec_of(prepared), tmp_path, [prepared])).result
+    assert fresh["unique_tokens"] == 39_936
+    assert result["train_loss"] < fresh["train_loss"]
+    assert result["loss"] > fresh["loss"]
+
+
+def test_cosine_has_no_trunk_and_takes_none(prepared, tmp_path):
+    cosine = dict(schedule="cosine", decay=None, decay_share=None)
+    path = trained(spec_of(prepared, **cosine), tmp_path, [prepared])
+    result = records.read(path).result
+    assert not (path.parent / "trunk.pt").exists()
+    assert result["trunk_loss"] is result["averaged_loss"] is result["continued_from"] is None
+    assert result["loss"] < np.log(512)
+    curve = np.genfromtxt(path.parent / "curve.csv", delimiter=",", names=True)
+    assert curve["learning_rate"][-1] == pytest.approx(3e-4)
+
+
+def test_losses_at_the_branching_point_are_those_of_its_weights(prepared, tmp_path):
+    """Weights and their mean, taken from the kept trunk into a bare model of transformers."""
     spec = spec_of(prepared)
-    rates = [train.rate(spec, step) for step in range(spec.steps)]
-    assert rates[0] < rates[3] < rates[7] == 3e-3
-    assert rates[spec.trunk_steps - 1] == 3e-3 > rates[spec.trunk_steps] > rates[-1] > 0
-    assert rates[-1] < 0.02 * 3e-3
+    path = trained(spec, tmp_path, [prepared])
+    result = records.read(path).result
+    state = states.load(path.parent / "trunk.pt", spec.trunk)
+    bare = model.build(spec.model, 512, 64, seed=1).eval()
+    tokens = Tokens(prepared.parent / "validation.bin", 2, 64)
+    wanted = min(tokens.windows, VALIDATION_TOKENS // 64)
+    inputs, targets = tokens.take(np.linspace(0, tokens.windows - 1, wanted).astype(int))
+    for weights_of, key in ((state.model, "trunk_loss"), (state.average, "averaged_loss")):
+        bare.load_state_dict(weights_of, strict=False)
+        with torch.no_grad():
+            logits = bare(inputs).logits.flatten(0, 1)
+        loss = torch.nn.functional.cross_entropy(logits, targets.flatten()).item()
+        assert result[key] == pytest.approx(loss, rel=1e-6)
+    assert result["loss"] < result["trunk_loss"]
+    assert state.trunk_loss is state.averaged_loss is None
+
+
+def test_a_sweep_s_best_rate_is_trained_with(prepared, tmp_path):
+    tried = [spec_of(prepared, tokens=10_000, learning_rate=rate) for rate in (1e-3, 1e4)]
+    paths = [trained(spec, tmp_path, [prepared]) for spec in tried]
+    assert [records.read(path).status for path in paths] == ["ok", "diverged"]
+    names = tuple(spec.id for spec in tried)
+    spec = spec_of(prepared, tokens=20_000, learning_rate=None, sweep=names)
+    record = records.read(trained(spec, tmp_path, [prepared, *paths]))
+    assert record.status == "ok"
+    assert record.result["learning_rate"] == 1e-3
+    assert record.result["sweep"]["rates"] == [1e-3, 1e4]
+    assert record.result["sweep"]["losses"][1] is None
+    plain = records.read(
+        trained(spec_of(prepared, tokens=20_000, learning_rate=1e-3), tmp_path, [prepared])
+    )
+    assert plain.result["loss"] == record.result["loss"]
+    assert (plain.result["learning_rate"], plain.result["sweep"]) == (1e-3, None)
+
+
+def test_a_batch_in_parts_with_activations_computed_again_is_the_same_batch(prepared):
+    spec = spec_of(prepared)
+    tokens = Tokens(prepared.parent / "train.bin", 2, 64)
+    batch = tokens.take(np.arange(4))
+    losses, norms = [], []
+    for micro_batch, checkpointed in ((4, False), (1, False), (2, True)):
+        engine = Engine(model.build(spec.model, 512, 64, 0), spec, "alone", torch.device("cpu"))
+        engine.micro_batch, engine.objective.checkpointed = micro_batch, checkpointed
+        losses.append(engine.gradients(batch).item())
+        gradients = [weight.grad for weight in engine.weights.values()]
+        norms.append(torch.nn.utils.get_total_norm(gradients).item())
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
+    assert norms == pytest.approx([norms[0]] * 3, rel=1e-5)
+
+
+def test_a_batch_that_does_not_fit_is_taken_in_parts(prepared):
+    """A real limit on the memory of this process: all sequences at once are refused."""
+    wide = dict(layers=1, width=16, heads=1, ffn_width=4096)
+    spec = spec_of(prepared, model=wide, batch=64)
+    engine = Engine(model.build(spec.model, 512, 64, 0), spec, "alone", torch.device("cpu"))
+    batch = Tokens(prepared.parent / "train.bin", 2, 64).take(np.arange(64))
+    memory.release()
+    held = memory._status_bytes("VmData")
+    if held is None:
+        pytest.skip("this system does not tell what a process holds")
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (held + 300 * 2**20, before[1]))
+    try:
+        engine.find_room(batch)
+        assert torch.isfinite(engine.gradients(batch))
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+    assert engine.micro_batch < 64
+    assert 64 % engine.micro_batch == 0
 
 
 if os.environ.get("OMP_NUM_THREADS") != "1":

@@ -5,6 +5,8 @@ rule collect:
     output:
         "results/studies/{study}/tables/runs.parquet",
         "results/studies/{study}/tables/ladder.parquet",
+        "results/studies/{study}/tables/repetition.parquet",
+        "results/studies/{study}/tables/task_ladder.parquet",
     params:
         spec=lambda wc: study.collect_spec(wc.study),
         code=study.code_digest,

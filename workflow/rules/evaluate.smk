@@ -7,7 +7,7 @@ rule evaluate:
     log:
         "results/runs/evaluate/{run}/log.txt",
     priority: lambda wc: study.run("evaluate", wc.run).cost
-    threads: lambda wc: study.run("evaluate", wc.run).threads
+    threads: lambda wc: study.threads("evaluate", wc.run, workflow.cores)
     params:
         spec=lambda wc: study.run("evaluate", wc.run).spec.canonical(),
     shell:

@@ -1,7 +1,7 @@
 # the ladder -> one law's parameters
 rule fit:
     input:
-        "results/studies/{study}/tables/ladder.parquet",
+        lambda wc: study.points(wc.study, wc.law),
     output:
         "results/studies/{study}/fits/{law}.json",
     params:

@@ -8,8 +8,10 @@ rule train:
     log:
         "results/runs/train/{run}/log.txt",
     priority: lambda wc: study.run("train", wc.run).cost
-    threads: lambda wc: study.run("train", wc.run).threads
+    threads: lambda wc: study.threads("train", wc.run, workflow.cores)
+    resources:
+        launcher=lambda wc: study.launcher(wc.run),
     params:
         spec=lambda wc: study.run("train", wc.run).spec.canonical(),
     shell:
-        "python -m llama_bench train {params.spec:q} {output} {input.given:q}"
+        "{resources.launcher} train {params.spec:q} {output} {input.given:q}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from llama_bench.derive import drawing, ledgertext, show
-from llama_bench.derive.drawing import Figure
+from llama_bench.derive.figures import drawing
+from llama_bench.derive.figures.drawing import Figure
+from llama_bench.derive.words import ledgertext, show
 
 THICKEST, STEP = 9.0, 3.2  # points: of the narrowest interval's bar, and less for each wider one
 NUDGE = 1.05  # sideways, so that the bars of two models or budgets do not hide each other

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from llama_bench.derive import drawing, lawtext, show
-from llama_bench.derive.drawing import Figure
+from llama_bench.derive.figures import drawing
+from llama_bench.derive.figures.drawing import Figure
+from llama_bench.derive.words import lawtext, show
 
 BAND = 0.95
 
@@ -56,7 +57,7 @@ def _models(points, ladder) -> list[str]:
 
 def isolines(ax, ladder, fits, colours) -> str:
     """Draw what the first law that converged says for each size; the sentence for the caption."""
-    told = [fit for fit in fits if not lawtext.drawable(fit)]
+    told = [fit for fit in fits if fit["status"] != "converged"]
     note = " ".join(
         f"No curve of {fit['law']} is drawn: its fit ended {fit['status']}." for fit in told
     )

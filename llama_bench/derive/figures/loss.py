@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import seaborn as sns
 
-from llama_bench.derive import drawing, show
-from llama_bench.derive.drawing import Figure
+from llama_bench.derive.figures import drawing
+from llama_bench.derive.figures.drawing import Figure
 from llama_bench.derive.figures.law import isolines
+from llama_bench.derive.words import show
 
 SMOOTHED = 0.05  # share of a run over which its noisy training loss is averaged
 LOSS = "Held-out loss (nats per token)"
@@ -18,7 +19,8 @@ LOSS = "Held-out loss (nats per token)"
 def draw(tables, fits) -> Iterator[Figure]:
     ladder = tables["ladder"]
     if len(ladder):
-        yield from _against_parameters(ladder)
+        by_compute = ladder["budget"].notna().any()
+        yield from _isoflop(ladder, fits) if by_compute else _against_parameters(ladder)
         yield from _against_tokens(ladder)
         yield _against_flops(ladder, fits)
     yield from _curves(tables)
@@ -33,7 +35,7 @@ def budgets(ladder) -> list[float]:
     return sorted(ladder["token_budget"].dropna().unique())
 
 
-def _seeds(frame, within: list[str]) -> str:
+def seeds(frame, within: list[str]) -> str:
     """How the caption speaks of seeds, where there are several."""
     count = int(frame.groupby(within).size().max())
     if count < 2:
@@ -47,16 +49,51 @@ def _against_parameters(ladder) -> Iterator[Figure]:
     levels = [show.short(budget) for budget in budgets(ladder)]
     frame = ladder.assign(level=ladder["token_budget"].map(show.short))
     figure, ax = drawing.axes()
-    _lines(ax, frame, "params", levels, drawing.shades(levels, of="budget"))
+    lines(ax, frame, "params", levels, drawing.shades(levels, of="budget"))
     drawing.finish(figure, ax, x=drawing.PARAMETERS, y=LOSS, legend="Training\ntokens")
     yield Figure(
         "loss-parameters",
         "loss",
         "Loss against size",
         f"Mean loss on held-out text; one line per training budget ({show.listed(levels)} tokens); "
-        "both axes logarithmic." + _seeds(ladder, ["model", "token_budget"]),
+        "both axes logarithmic." + seeds(ladder, ["model", "token_budget"]),
         figure,
     )
+
+
+def _isoflop(ladder, fits) -> Iterator[Figure]:
+    """Where budgets are of compute, hardly two runs share one of tokens: lines join equal FLOPs."""
+    ladder = ladder.dropna(subset=["budget"])
+    if ladder["params"].nunique() < 2:
+        return
+    levels = [show.power(budget) for budget in sorted(ladder["budget"].unique())]
+    frame = ladder.assign(level=ladder["budget"].map(show.power))
+    minima = [m for fit in fits if fit["law"] == "isoflop" for m in fit.get("minima") or []]
+    found = [entry for entry in minima if entry["params"] is not None]
+    figure, ax = drawing.axes()
+    lines(ax, frame, "params", levels, drawing.shades(levels, of="budget"))
+    places = [[entry[name] for entry in found] for name in ("params", "loss")]
+    if found:
+        look = {"ms": 11, "mec": "white", "mew": 0.8, "zorder": 4, "label": "minimum"}
+        ax.plot(*places, "*", color=drawing.INK, **look)
+    drawing.finish(figure, ax, x=drawing.PARAMETERS, y=LOSS, legend="Training\nFLOPs")
+    caption = (
+        f"Mean loss on held-out text; each line joins runs of about equal compute "
+        f"({show.listed(levels)} FLOPs), so more parameters are fewer tokens; both axes "
+        f"logarithmic.{seeds(ladder, ['model', 'budget'])}{_minima(minima)}"
+    )
+    yield Figure("isoflop", "loss", "Loss against size at equal compute", caption, figure)
+
+
+def _minima(minima) -> str:
+    """How the caption speaks of the minima, and of the budgets that have none."""
+    told = ""
+    if any(entry["params"] is not None for entry in minima):
+        told = " Stars are the minima that the law isoflop interpolates."
+    for entry in minima:
+        if entry["params"] is None:
+            told += f" No minimum at {show.digits(entry['budget'])} FLOPs: {entry['why']}."
+    return told
 
 
 def _against_tokens(ladder) -> Iterator[Figure]:
@@ -64,7 +101,7 @@ def _against_tokens(ladder) -> Iterator[Figure]:
         return
     levels = by_size(ladder, "params")
     figure, ax = drawing.axes()
-    _lines(ax, ladder.assign(level=ladder["model"]), "tokens", levels, drawing.shades(levels))
+    lines(ax, ladder.assign(level=ladder["model"]), "tokens", levels, drawing.shades(levels))
     drawing.finish(
         figure, ax, x="Training tokens", y=LOSS, legend="Model", x_ticks=_apart(ladder["tokens"])
     )
@@ -73,7 +110,7 @@ def _against_tokens(ladder) -> Iterator[Figure]:
         "loss",
         "Loss against training tokens",
         "The same runs, one line per size; both axes logarithmic."
-        + _seeds(ladder, ["model", "token_budget"]),
+        + seeds(ladder, ["model", "token_budget"]),
         figure,
     )
 
@@ -85,7 +122,7 @@ def _apart(values) -> list[float]:
     return [] if close else levels
 
 
-def _lines(ax, frame, x: str, levels: list[str], colours) -> None:
+def lines(ax, frame, x: str, levels: list[str], colours) -> None:
     sns.lineplot(
         frame,
         x=x,

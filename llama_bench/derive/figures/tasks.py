@@ -6,33 +6,41 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from llama_bench.derive import drawing, scores, show
-from llama_bench.derive.drawing import Figure
+from llama_bench.derive.figures import drawing
+from llama_bench.derive.figures.drawing import Figure
+from llama_bench.derive.words import scores, show
+
+# a metric that is drawn in the figure of another one of the same task: the same answers, scored
+# in two ways
+BESIDE = {"acc_norm": "acc"}
 
 
 def draw(tables, fits) -> Iterator[Figure]:
     told = scores.told(tables).dropna(subset=["parameters_without_embeddings"])
     about = dict(zip(tables["tasks"]["task"], tables["tasks"]["description"], strict=True))
-    for place, rows in told.groupby(scores.KEYS, dropna=False):
-        yield _figure(rows, *place, about.get(place[1]), told["suite"].nunique() > 1)
+    several = told["suite"].nunique() > 1
+    for (suite, task, filter), rows in told.groupby(["suite", "task", "filter"], dropna=False):
+        metrics = set(rows["metric"])
+        beside = {metric: BESIDE.get(metric) for metric in metrics}
+        drawn = rows["metric"].map(lambda m, at=beside: at[m] if at[m] in at else m)
+        for metric, part in rows.groupby(drawn):
+            yield _figure(part, suite, task, metric, filter, about.get(task), several)
 
 
 def _figure(rows, suite, task, metric, filter, description, several_suites) -> Figure:
     figure, ax = drawing.axes()
-    trained, loaded = rows[rows["origin"] == "trained"], rows[rows["origin"] == "pretrained"]
-    _trained(ax, trained)
-    models = list(loaded.sort_values("parameters_without_embeddings")["model"].unique())
-    for place, model in enumerate(models):
-        mark = drawing.FOREIGN_MARKERS[place % len(drawing.FOREIGN_MARKERS)]
-        _points(
-            ax, loaded[loaded["model"] == model], 1.0, drawing.INK, mark, model, "none", size=10
-        )
+    second = rows[rows["metric"] != metric]
+    _scores(ax, rows[rows["metric"] == metric])
+    if len(second):
+        _scores(ax, second, second=True)
+        normalised = {"color": drawing.SOFT, "ls": ":", "marker": "o", "mfc": "white"}
+        ax.plot([], [], **normalised, ms=5.5, label="length-\nnormalised")
     chance = rows["chance"].dropna()
     if len(chance) and _near(ax, chance.iloc[0]):
         ax.axhline(chance.iloc[0], color=drawing.SOFT, ls=(0, (4, 3)), lw=1, label="chance")
     better = "higher" if bool(rows["higher_is_better"].iloc[0]) else "lower"
     name = scores.metric_name(metric)
-    legend = "Training\ntokens" if len(trained) else "Model"
+    legend = "Training\ntokens" if (rows["origin"] == "trained").any() else "Model"
     drawing.finish(
         figure,
         ax,
@@ -52,6 +60,17 @@ def _figure(rows, suite, task, metric, filter, description, several_suites) -> F
     )
 
 
+def _scores(ax, rows, second: bool = False) -> None:
+    """Trained models as lines, others as marks of their own; `second`: dotted, hollow, unnamed."""
+    _trained(ax, rows[rows["origin"] == "trained"], second)
+    loaded = rows[rows["origin"] == "pretrained"]
+    models = list(loaded.sort_values("parameters_without_embeddings")["model"].unique())
+    for place, model in enumerate(models):
+        mark = drawing.FOREIGN_MARKERS[place % len(drawing.FOREIGN_MARKERS)]
+        mine = loaded[loaded["model"] == model]
+        _points(ax, mine, 1.0, drawing.INK, mark, model, "none", size=10, second=second)
+
+
 def _near(ax, chance: float) -> bool:
     """Whether a line at `chance` leaves the scores at least half of the axis."""
     low, high = ax.get_ylim()
@@ -62,7 +81,7 @@ def _safe(text: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "._" else "-" for letter in text)
 
 
-def _trained(ax, rows) -> None:
+def _trained(ax, rows, second: bool) -> None:
     budgets = sorted(rows["budget"].dropna().unique())
     colours, shapes = drawing.shades(budgets, of="budget"), drawing.marks(budgets)
     for place, budget in enumerate(budgets):
@@ -75,11 +94,12 @@ def _trained(ax, rows) -> None:
             colours[budget],
             shapes[budget],
             show.short(budget),
-            "-",
+            ":" if second else "-",
+            second=second,
         )
 
 
-def _points(ax, rows, nudge, colour, marker, label, line, size=5.5) -> None:
+def _points(ax, rows, nudge, colour, marker, label, line, size=5.5, second=False) -> None:
     """Means over seeds with error bars; where there are seeds, each as a small dot too."""
     means = rows.groupby("parameters_without_embeddings").agg(
         value=("value", "mean"), error=("standard_error", "mean"), seeds=("value", "size")
@@ -93,10 +113,11 @@ def _points(ax, rows, nudge, colour, marker, label, line, size=5.5) -> None:
         color=colour,
         marker=marker,
         ls=line,
-        label=label,
+        label=None if second else label,
         elinewidth=1,
         ms=size,
-        mec="white",
+        mfc="white" if second else colour,
+        mec=colour if second else "white",
         mew=0.6,
     )
     if (means["seeds"] > 1).any():
@@ -119,8 +140,10 @@ def _caption(ax, rows, description, chance) -> str:
         parts.append(f"{show.exact(items.max())} items.")
     if rows["standard_error"].notna().any():
         parts.append(f"Bars are ±{scores.WIDTH} standard errors (95 %) over items.")
-    if (rows.groupby(["model", "budget"]).size() > 1).any():
+    if (rows.groupby(["model", "budget", "metric"]).size() > 1).any():
         parts.append("Lines go through the mean over seeds; each seed is a dot.")
+    if rows["metric"].nunique() > 1:
+        parts.append("Dotted, hollow: each answer's likelihood divided by its length first.")
     if len(chance):
         guess = f"{chance.iloc[0]:.3g}"
         drawn = _near(ax, chance.iloc[0])

@@ -8,17 +8,20 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from llama_bench.derive import starts
-from llama_bench.derive.fit_settings import FitSettings
+from llama_bench.derive.fitting import starts
+from llama_bench.derive.fitting.fit_settings import FitSettings
 from llama_bench.derive.laws.law import Law, power_law
 from llama_bench.derive.laws.surface import Surface
 from llama_bench.fields import Real
 
 
 class DirectSettings(FitSettings):
-    """chance: accuracy of guessing, held fixed as the sigmoid's floor; fitted where it is null."""
+    """chance: accuracy of guessing, held fixed as the sigmoid's floor; ceiling: that of a perfect
+    model, held fixed as its top. Each is fitted where it is null: runs far below the top do not
+    determine it."""
 
     chance: Real | None = Field(None, ge=0, lt=1)
+    ceiling: Real | None = Field(None, gt=0, le=1)
 
 
 class TwoStepSettings(DirectSettings):
@@ -61,26 +64,25 @@ def task_loss_of_size(x):
 class Sigmoid(Surface):
     """h = low + (high - low) / (1 + exp(-k (x - m))), on the scale of the accuracy itself.
 
-    theta = [low, high, log k, m]; `low` is left out where chance is given. x is centred and
-    scaled to a standard deviation near 1 by the caller, and rises with accuracy.
+    theta = [low, high, log k, m]; `low` is left out where chance is given, `high` where the ceiling
+    is. x is centred and scaled to a standard deviation near 1 by the caller, and rises with
+    accuracy.
     """
 
-    def __init__(self, x: np.ndarray, chance: float | None):
-        self.x, self.chance, self.rows = x, chance, len(x)
-        self.names = ["high", "k", "m"] if chance is not None else ["low", "high", "k", "m"]
-        low, high = [0.0, np.log(1e-2), -8.0], [1.0, np.log(50.0), 8.0]
-        typical = [0.9, 0.0, 0.0]
-        if chance is None:
-            low, high, typical = [0.0, *low], [1.0, *high], [0.2, *typical]
-        else:
-            low[0] = chance
-        self.lower, self.upper = np.array(low), np.array(high)
-        self.generic = np.array(typical)
+    def __init__(self, x: np.ndarray, chance: float | None, ceiling: float | None = None):
+        self.x, self.chance, self.ceiling, self.rows = x, chance, ceiling, len(x)
+        # name -> (lower bound, upper bound, generic value)
+        places = {"low": (0.0, 1.0, 0.2)} if chance is None else {}
+        places |= {"high": (chance or 0.0, 1.0, 0.9)} if ceiling is None else {}
+        places |= {"k": (np.log(1e-2), np.log(50.0), 0.0), "m": (-8.0, 8.0, 0.0)}
+        self.names = [*places]
+        self.lower, self.upper, self.generic = (np.array(c) for c in zip(*places.values()))
 
     def _parts(self, theta):
         columns = [theta[:, i : i + 1] for i in range(theta.shape[1])]
         floor = columns.pop(0) if self.chance is None else np.full_like(columns[0], self.chance)
-        top, log_k, middle = columns
+        top = columns.pop(0) if self.ceiling is None else np.full_like(columns[0], self.ceiling)
+        log_k, middle = columns
         k = np.exp(log_k)
         with np.errstate(over="ignore"):
             share = 1.0 / (1.0 + np.exp(-k * (self.x - middle)))
@@ -94,17 +96,18 @@ class Sigmoid(Surface):
         floor, top, k, middle, share = self._parts(theta)
         bell = (top - floor) * share * (1.0 - share)
         columns = [] if self.chance is not None else [1.0 - share]
-        columns += [share, bell * k * (self.x - middle), -bell * k]
+        columns += [] if self.ceiling is not None else [share]
+        columns += [bell * k * (self.x - middle), -bell * k]
         return np.stack(columns, axis=2)
 
     def starts(self, count: int, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
         theta = np.empty((count, len(self.names)))
-        theta[:, -3] = min(1.0, target.max() + 0.02)
         if self.chance is None:
             theta[:, 0] = max(0.0, target.min() - 0.02)
         theta[:, -2:] = starts.spread(count, np.array([-2.0, -2.5]), np.array([2.5, 2.5]))
-        half = count // 2
-        theta[:half, -3] = 1.0
+        if self.ceiling is None:
+            theta[:, -3] = min(1.0, target.max() + 0.02)
+            theta[: count // 2, -3] = 1.0
         return theta
 
 
@@ -112,12 +115,14 @@ def sigmoid_law(
     name: str,
     column: str,
     rising: bool,
-    chance: float | None,
+    settings: DirectSettings,
     formula: str,
     paper: str,
     middle: str,
 ) -> Law:
     """Accuracy as a sigmoid of one column; `rising`: of its logarithm, else of minus its value."""
+    fitted = {"low": settings.chance is None, "high": settings.ceiling is None}
+    ends = tuple(name for name, free in fitted.items() if free)
 
     def scaled(values, reference):
         if rising:
@@ -125,7 +130,7 @@ def sigmoid_law(
         return -(values - reference[column]) / reference["spread"]
 
     def bind(columns: Mapping[str, np.ndarray], reference: Mapping[str, float]) -> Surface:
-        return Sigmoid(scaled(columns[column], reference), chance)
+        return Sigmoid(scaled(columns[column], reference), settings.chance, settings.ceiling)
 
     def natural(theta: np.ndarray, reference: Mapping[str, float]) -> dict[str, np.ndarray]:
         spread, at = reference["spread"], theta[:, -1]
@@ -135,14 +140,13 @@ def sigmoid_law(
                 if rising
                 else reference[column] - at * spread
             )
-        own = {} if chance is not None else {"low": theta[:, 0]}
-        return own | {"high": theta[:, -3], "k": np.exp(theta[:, -2]) / spread, middle: centre}
+        own = {end: theta[:, place] for place, end in enumerate(ends)}
+        return own | {"k": np.exp(theta[:, -2]) / spread, middle: centre}
 
-    names = (("low",) if chance is None else ()) + ("high", "k", middle)
     return Law(
         name,
         (column,),
-        names,
+        (*ends, "k", middle),
         bind,
         natural,
         formula,
@@ -159,20 +163,20 @@ def direct(settings: DirectSettings) -> Law:
         "direct",
         "flops",
         True,
-        settings.chance,
+        settings,
         "acc(C) = low + (high - low) / (1 + (C_mid / C)^k)",
         "Owen 2024, arXiv 2401.04757, section 3: a sigmoid of log compute",
         "C_mid",
     )
 
 
-def from_task_loss(chance: float | None) -> Law:
+def from_task_loss(settings: DirectSettings) -> Law:
     """acc(l) = low + (high - low) / (1 + exp(k (l - l_mid))), l the task's loss in nats."""
     return sigmoid_law(
         "two_step",
         "task_loss",
         False,
-        chance,
+        settings,
         "acc(l) = low + (high - low) / (1 + exp(k (l - l_mid)))",
         "Bhagia et al. 2024, arXiv 2412.04403, equation 2",
         "l_mid",

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from llama_bench.derive import starts
-from llama_bench.derive.fit_settings import FitSettings
+from llama_bench.derive.fitting import starts
+from llama_bench.derive.fitting.fit_settings import FitSettings
 from llama_bench.derive.laws.law import Law
 from llama_bench.derive.laws.surface import Surface
 from llama_bench.fields import Base, Real

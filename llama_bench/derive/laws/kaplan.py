@@ -12,8 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from llama_bench.derive import starts
-from llama_bench.derive.fit_settings import FitSettings
+from llama_bench.derive.fitting import starts
+from llama_bench.derive.fitting.fit_settings import FitSettings
 from llama_bench.derive.laws.law import Law, power_law
 from llama_bench.derive.laws.surface import Surface
 

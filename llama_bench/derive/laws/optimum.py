@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from llama_bench.derive.fit_settings import FitSettings
+from llama_bench.derive.fitting.fit_settings import FitSettings
 from llama_bench.derive.laws.law import power_law
 from llama_bench.fields import Real
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from llama_bench.derive.fit_settings import FitSettings
+from llama_bench.derive.fitting.fit_settings import FitSettings
 from llama_bench.derive.laws.law import power_law
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from llama_bench.derive import starts
+from llama_bench.derive.fitting import starts
 from llama_bench.derive.laws.surface import Surface
 
 # A term this many e-folds below the losses does nothing: the coefficient has reached "zero".

@@ -1,0 +1,196 @@
+"""How fast evaluation is beside lm-eval's own model, in one process, on the same requests.
+
+    python benchmarks/evaluate.py [ITEMS [MODEL [SHAPE]]]
+
+MODEL is a folder; without one, the small Llama beside the project is taken, or one is drawn at
+random. SHAPE is "layers,width,heads" of one to draw instead (16,2048,32 has 1 B parameters).
+HellaSwag and BLiMP are taken from beside the project; without them, the tasks of the offline suite
+are. Both answer the same requests in turn; lm-eval's batch is the fastest of those tried. Prints
+JSON: median seconds and their ratio for each task, the largest difference between the answers, and
+the start-up that each pays, by itself, once per model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["TQDM_DISABLE"] = "1"
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from llama_bench.measure import evaluate, model, tasks
+from llama_bench.measure.job import carry_out
+from llama_bench.measure.lm import CausalLM
+from llama_bench.shape import Shape
+from llama_bench.specs import Corpus, PrepareSpec, TasksSpec
+
+SHARED = Path(__file__).parent.parent.parent / "shared"
+REPEATS = 5
+BATCHES = (1, 8, 32)
+
+ROWS = """
+import json
+import datasets
+
+def load(file, items, **_):
+    with open(file, encoding="utf-8") as lines:
+        return {"test": datasets.Dataset.from_list([json.loads(row) for _, row in zip(range(items), lines)])}
+"""
+HEAD = """
+task: {name}
+custom_dataset: !function rows.load
+dataset_kwargs: {{file: {file}, items: {items}}}
+test_split: test
+output_type: multiple_choice
+num_fewshot: 0
+metric_list: [{{metric: acc}}]
+"""
+RAW = {
+    "hellaswag": (
+        "eval/hellaswag/hellaswag_val_native_subset.jsonl",
+        'doc_to_text: "{{activity_label}}: {{ctx}}"\ndoc_to_target: label\ndoc_to_choice: endings\n',
+    ),
+    "blimp": (
+        "eval/blimp/wh_island.jsonl",
+        'doc_to_text: ""\ndoc_to_target: 0\ndoc_to_choice: "{{[sentence_good, sentence_bad]}}"\n',
+    ),
+}
+
+
+def silent(done, of, note=""):
+    pass
+
+
+def prepared(folder: Path) -> Path:
+    corpus = Corpus(source="python-stdlib", version="benchmark", max_bytes=2_000_000)
+    spec = PrepareSpec(corpus=corpus, vocab_size=2048, held_out=0.1)
+    path = folder / "prepare" / "record.json"
+    with contextlib.redirect_stderr(io.StringIO()):
+        carry_out("prepare", spec.canonical(), path, [])
+    return path
+
+
+def asked(folder: Path, items: int, corpus: Path | None) -> tuple[Path, list[str]]:
+    """A folder of tasks, and their names."""
+    if all((SHARED / file).exists() for file, _ in RAW.values()):
+        (folder / "rows.py").write_text(ROWS)
+        for name, (file, text) in RAW.items():
+            head = HEAD.format(name=name, file=SHARED / file, items=items)
+            (folder / f"{name}.yaml").write_text(head + text)
+        return folder, list(RAW)
+    result = tasks.run(TasksSpec(data="benchmark", items=items), folder, [corpus], silent)
+    return folder / "tasks", list(result["tasks"])
+
+
+def loaded(words: list[str], corpus: Path | None):
+    """The model on the fastest device there is, its tokenizer, and its name."""
+    given = Path(words[0]) if words and words[0] else SHARED / "models/stories3M"
+    tokenizer = corpus.parent / "tokenizer" if corpus else given
+    if len(words) > 1 or not given.exists():
+        layers, width, heads = map(int, (words[1] if len(words) > 1 else "4,256,4").split(","))
+        shape = Shape(layers=layers, width=width, heads=heads)
+        built = model.build(shape, len(AutoTokenizer.from_pretrained(tokenizer)), 2048, 0)
+        named = f"{layers} layers of {width}, at random"
+    else:
+        built = AutoModelForCausalLM.from_pretrained(given, dtype=torch.float32)
+        named, tokenizer = given.name, given
+    device = model.device()
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    return built.to(device, dtype).eval(), AutoTokenizer.from_pretrained(tokenizer), named
+
+
+def requests_of(manager: TaskManager, name: str) -> list:
+    task = manager.load([name])["tasks"][name]
+    task.set_config(key="num_fewshot", value=0)
+    task.set_fewshot_seed(seed=0)
+    task.build_all_requests()
+    return task.instances
+
+
+def timed(work) -> tuple[float, list]:
+    began = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        answers = work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began, answers
+
+
+def compare(ours: CausalLM, theirs: HFLM, requests: list) -> dict:
+    kind = requests[0].request_type
+    tried = {}
+    for batch in BATCHES:
+        theirs.batch_size_per_gpu = batch
+        tried[batch] = timed(lambda: getattr(theirs, kind)(requests))[0]
+    theirs.batch_size_per_gpu = batch = min(tried, key=tried.get)
+    seconds: dict[str, list[float]] = {"ours": [], "lm_eval": []}
+    for _ in range(REPEATS):
+        for who, lm in (("ours", ours), ("lm_eval", theirs)):
+            taken, answers = timed(lambda lm=lm: getattr(lm, kind)(requests))
+            seconds[who].append(taken)
+            if who == "ours":
+                mine = answers
+    middle = {who: statistics.median(each) for who, each in seconds.items()}
+    found = {"requests": len(requests), "seconds": middle, "lm_eval_batch": batch}
+    found["ratio"] = middle["lm_eval"] / middle["ours"]
+    if kind == "loglikelihood":
+        far = [abs(a[0] - b[0]) / abs(b[0]) for a, b in zip(mine, answers, strict=True)]
+        found["largest_relative_difference"] = max(far)
+    return found
+
+
+def start_up(folder: Path) -> dict:
+    """Seconds until each is ready to load a model: what a suite of its own would pay again."""
+    seconds = {}
+    for who, code in (
+        ("ours", "import llama_bench.measure.evaluate as e; e.suite._manager([], [])"),
+        ("lm_eval", "import lm_eval.models.huggingface, lm_eval.tasks as t; t.TaskManager()"),
+    ):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        seconds[who] = time.perf_counter() - began
+    return seconds
+
+
+def main(words: list[str]) -> None:
+    items = int(words[0]) if words else 100
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    evaluate._be_quiet()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        corpus = None if SHARED.exists() else prepared(folder)
+        tasks_folder, names = asked(folder, items, corpus)
+        built, tokenizer, named = loaded(words[1:], corpus)
+        ours = CausalLM(built, tokenizer, "stock")
+        theirs = HFLM(pretrained=built, tokenizer=tokenizer, batch_size=1)
+        manager = TaskManager(include_path=str(tasks_folder), include_defaults=False)
+        found = {
+            name: compare(ours, theirs, requests)
+            for name, requests in ((name, requests_of(manager, name)) for name in names)
+            if requests[0].request_type != "generate_until"
+        }
+        report = {
+            "model": named,
+            "device": str(built.device),
+            "threads": torch.get_num_threads(),
+            "tasks": found,
+            "start_up_seconds": start_up(folder),
+        }
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,103 @@
+"""What a user waits for: the first token and each further one, against batch; the cold start; and
+the energy of a token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import seaborn as sns
+
+from llama_bench.derive.figures import drawing, probed
+from llama_bench.derive.figures.drawing import Figure
+from llama_bench.derive.words import show, ways
+
+_WAITS = {
+    "prefill": ("latency-prefill", "Time to first token (s)", "Time to first token against batch"),
+    "decode": (
+        "latency-decode",
+        "Time per output token (s)",
+        "Time per output token against batch",
+    ),
+}
+_MODELS = 4  # lines; of more sizes the smallest, the largest and two between
+_PARTS = {
+    "import_seconds": "interpreter,\nlibraries",
+    "load_seconds": "weights",
+    "first_token_seconds": "first token",
+}
+
+
+def against_batch(cells, phase: str, section: str) -> Iterator[Figure]:
+    """At the longest context: of each sequence, whatever the others of its batch get."""
+    rows = ways.first(cells)
+    rows = rows[rows["phase"] == phase]
+    rows = rows[rows["context"] == rows["context"].max()]
+    if rows["batch"].nunique() < 2:
+        return
+    steps = rows["tokens"] / rows["batch"] if phase == "decode" else 1
+    rows = rows.assign(
+        wait=rows["median_seconds"] / steps,
+        low=rows["median_low_seconds"] / steps,
+        high=rows["median_high_seconds"] / steps,
+    )
+    models = list(rows.sort_values(probed.SIZE)["model"].unique())
+    if len(models) > _MODELS:
+        models = [models[round(place)] for place in np.linspace(0, len(models) - 1, _MODELS)]
+    colours, marks = drawing.shades(models), drawing.marks(models)
+    figure, ax = drawing.axes()
+    for model in models:
+        each = probed.Series(model, rows[rows["model"] == model], colours[model], marks[model])
+        probed.draw(ax, each, "batch", "wait", ("low", "high"))
+    name, axis, title = _WAITS[phase]
+    batches = rows["batch"].unique()
+    drawing.finish(figure, ax, x="Batch (sequences)", y=axis, legend="Model", x_ticks=batches)
+    caption = (
+        f"Medians with the bootstrap’s 95 % interval, context {rows['context'].iloc[0]:.0f}, "
+        f"{ways.name(ways.found(rows)[0])}; sampling excluded." + probed.notes(rows)
+    )
+    yield Figure(name, section, title, caption, figure)
+
+
+def energy(cells, section: str) -> Iterator[Figure]:
+    """By phase, at the least batch and the longest context."""
+    rows = ways.first(cells.dropna(subset=["joules_per_token"]))
+    phases = list(dict.fromkeys(rows["phase"]))
+    if not phases:
+        return
+    figure, ax = drawing.axes()
+    colours, marks = sns.color_palette("colorblind", len(phases)), drawing.marks(phases)
+    for phase, colour in zip(phases, colours, strict=True):
+        each = probed.Series(phase, ways.corner(rows, phase), colour, marks[phase])
+        probed.draw(ax, each, probed.SIZE, "joules_per_token")
+    drawing.finish(figure, ax, x=drawing.PARAMETERS, y="Joules per token", legend="Phase")
+    corner = ways.corner(rows, phases[0])
+    source = show.listed(sorted(rows["energy_source"].dropna().unique()))
+    caption = (
+        f"From the device’s own counter ({source}), over all repeats of a cell; batch "
+        f"{corner['batch'].iloc[0]:.0f}, context {corner['context'].iloc[0]:.0f}."
+    )
+    yield Figure("energy", section, "Energy per token", caption + probed.notes(rows), figure)
+
+
+def cold_start(tables, section: str) -> Iterator[Figure]:
+    rows = tables["speeds"]
+    rows = ways.first(rows[rows["phase"] == "load"]).dropna(subset=[probed.SIZE])
+    if not len(rows):
+        return
+    parts = list(_PARTS)
+    medians = rows.groupby(["model", probed.SIZE], as_index=False)[parts].median()
+    medians = medians.sort_values(probed.SIZE)
+    figure, ax = drawing.axes()
+    places, below = np.arange(len(medians)), np.zeros(len(medians))
+    for (part, name), colour in zip(_PARTS.items(), sns.color_palette("crest", 3), strict=True):
+        heights = medians[part].fillna(0).to_numpy()
+        ax.bar(places, heights, bottom=below, color=colour, label=name, width=0.6)
+        below = below + heights
+    ax.set_xticks(places, medians["model"])
+    drawing.finish_bars(figure, ax, x="Model", y="Seconds to the first token", legend="Start")
+    caption = (
+        f"A fresh process each time, medians of {show.plural(int(rows['repeat'].max()) + 1, 'start')}; "
+        f"{ways.name(ways.found(rows)[0])}." + probed.notes(rows)
+    )
+    yield Figure("cold-start", section, "Cold start", caption, figure)

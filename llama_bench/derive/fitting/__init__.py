@@ -1,0 +1,1 @@
+"""How a law is fitted to a table of runs: from the table, over the search, to intervals."""

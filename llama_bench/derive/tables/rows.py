@@ -1,0 +1,172 @@
+"""From one run's record to the rows of the tables, verb by verb.
+
+Nothing is computed here that is not a plain quotient: a record's numbers become rows under the
+names of docs/protocol.md, and what a record does not say is null.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from llama_bench.derive.entry import Entry
+from llama_bench.derive.tables import evaluated, failures, probed, study_tables
+from llama_bench.derive.tables.study_tables import Row
+from llama_bench.fields import UserError
+from llama_bench.shape import Shape
+
+_TRAINED = ("budget", "seed", "data")
+_ROLE = ("flop_budget", "role", "factor", "same_text")
+
+
+def of(entry: Entry) -> Iterator[Row]:
+    """All rows of one run, each with the name of its table."""
+    yield "runs", _run(entry)
+    if entry.record is None:
+        return
+    yield "provenance", _provenance(entry)
+    if entry.status != "ok":
+        yield failures.row(entry, entry.verb, entry.status, entry.record.reason)
+    yield from _BY_VERB[entry.verb](entry, entry.record.result)
+
+
+def _run(entry: Entry) -> dict[str, Any]:
+    record, labels = entry.record, entry.labels
+    seconds = record.seconds if record else {}
+    provenance = record.provenance if record else {}
+    known = {name: labels.get(name) for name in ("model", "budget", "seed", "data", "suite")}
+    return study_tables.row(
+        "runs",
+        id=entry.id,
+        verb=entry.verb,
+        origin=entry.origin,
+        status=entry.status,
+        reason=record.reason if record else None,
+        seconds_startup=seconds.get("startup"),
+        seconds_total=seconds.get("total"),
+        threads=provenance.get("threads"),
+        host=provenance.get("machine", {}).get("host"),
+        path=entry.path,
+        log=entry.log,
+        **known,
+    )
+
+
+def _provenance(entry: Entry) -> dict[str, Any]:
+    content = entry.record.provenance
+    machine, git = content.get("machine", {}), content.get("git") or {}
+    packages = content.get("packages", {})
+    return study_tables.row(
+        "provenance",
+        run=entry.id,
+        verb=entry.verb,
+        threads=content.get("threads"),
+        python=content.get("python"),
+        packages=", ".join(f"{name} {version}" for name, version in sorted(packages.items())),
+        git_commit=git.get("commit"),
+        git_changed=git.get("changed"),
+        began=content.get("began"),
+        command=" ".join(map(str, content.get("command") or [])) or None,
+        **{name: machine.get(name) for name in ("host", "system", "processor", "cores")},
+        memory_bytes=machine.get("memory_bytes"),
+    )
+
+
+def _prepare(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
+    counted, named = ("documents", "bytes", "tokens"), {"data": entry.labels.get("data")}
+    whole = study_tables.picked("data", result, but=counted) | named
+    corpus = entry.record.spec.get("corpus", {})
+    whole |= {"run": entry.id, "corpus": corpus.get("repo") or corpus.get("source")}
+    for part in result.get("documents", {}):
+        counts = {name: result.get(name, {}).get(part) for name in counted}
+        yield "data", study_tables.row("data", part=part, **counts, **whole)
+    for position, step in enumerate(result.get("cleaning") or []):
+        values = study_tables.picked("cleaning", step) | named | {"run": entry.id}
+        yield "cleaning", study_tables.row("cleaning", position=position, **values)
+
+
+def _tasks(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
+    for task, facts in result.get("tasks", {}).items():
+        values = study_tables.picked("tasks", facts) | {"run": entry.id, "task": task}
+        yield "tasks", study_tables.row("tasks", **values)
+    for task, reason in result.get("left_out", {}).items():
+        yield "tasks", study_tables.row("tasks", run=entry.id, task=task, left_out=reason)
+        yield failures.row(entry, task, "left out", reason)
+
+
+def _train(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
+    spec, ok = entry.record.spec, entry.status == "ok"
+    shape = spec.get("model", {})
+    # of the spec neither the tokens asked for (the result has those trained on) nor the shape
+    values = study_tables.picked("trainings", spec, but=("model", "tokens", "data"))
+    values |= study_tables.picked("trainings", shape) | entry.about(*_TRAINED, *_ROLE)
+    values |= {"status": entry.status, "reason": entry.record.reason, "prepare": spec.get("data")}
+    values["role"] = values["role"] or "ladder"
+    if ok:
+        flops = result.get("flops", {})
+        values |= study_tables.picked("trainings", result)
+        values |= {"flops_exact": flops.get("exact"), "flops_six_n_d": flops.get("six_n_d")}
+    else:
+        values |= {"ended_at_step": result.get("step"), "ended_at_loss": result.get("loss")}
+        values.setdefault("parameters_without_embeddings", Shape.model_validate(shape).size)
+    training = study_tables.row("trainings", **values)
+    yield "trainings", training
+    if ok and training["loss"] is not None and training["role"] == "ladder":
+        if training["data"] is None:
+            yield "ladder", _point("ladder", training)
+        if training["same_text"]:
+            yield "repetition", _point("repetition", training)
+    yield from _curve(entry)
+
+
+def _point(table: str, training: dict[str, Any]) -> dict[str, Any]:
+    return study_tables.row(
+        table,
+        params=training["parameters_without_embeddings"],
+        flops=training["flops_exact"],
+        budget=training["flop_budget"],
+        token_budget=training["budget"],
+        params_all=training["parameters_all"],
+        params_in_matrix_products=training["parameters_in_matrix_products"],
+        **study_tables.picked(table, training, but=("budget",)),
+    )
+
+
+def _curve(entry: Entry) -> Iterator[Row]:
+    path = entry.folder / "curve.csv"
+    if not path.exists():
+        return
+    about = study_tables.picked("curves", entry.about(*_TRAINED))
+    with open(path, encoding="utf-8", newline="") as file:
+        for line, point in enumerate(csv.DictReader(file), start=2):
+            try:
+                found = {name: _number(text) for name, text in point.items()}
+                if found["tokens"] is None:
+                    raise ValueError("tokens are missing")
+                yield (
+                    "curves",
+                    study_tables.row("curves", **study_tables.picked("curves", found), **about),
+                )
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"{path}: line {line} is no point of a loss curve ({error}); "
+                    "delete the run's folder to make it again"
+                ) from None
+
+
+def _number(text: str) -> float | None:
+    value = float(text) if text.strip() else None
+    return value if value is not None and abs(value) < float("inf") else None
+
+
+_BY_VERB: dict[str, Callable[[Entry, dict[str, Any]], Iterator[Row]]] = {
+    "prepare": _prepare,
+    "tasks": _tasks,
+    "train": _train,
+    "evaluate": evaluated.rows,
+    "limits": probed.limits,
+    "probe": probed.rows,
+}
+
+VERBS = tuple(_BY_VERB)

@@ -1,0 +1,1 @@
+"""What the report says: sentences and tables as shown text. What it draws is in figures/."""

@@ -1,0 +1,87 @@
+"""What the section on speed and memory says in words: what the device can do, how much of that is
+reached, and what could not be measured."""
+
+from __future__ import annotations
+
+from llama_bench.derive.words import show, ways
+
+
+def words(tables) -> list[str]:
+    """Sentences; none of what was not measured."""
+    cells = tables["cells"]
+    said = [*_limits(tables["limits"]), _reached(cells), _energy(cells), _busy(cells)]
+    return [text for text in said if text]
+
+
+def _limits(limits) -> list[str]:
+    """One sentence a device; a launch takes the same time in every precision."""
+    said = []
+    for device, rows in limits.groupby("device", sort=False):
+        rates = [
+            f"{_rate(row.matrix_flops_per_second, 'FLOP/s')} in {row.precision}{_vendor(row)}"
+            for row in rows.itertuples()
+        ]
+        first = rows.iloc[0]
+        bandwidth, vendor = first["copy_bytes_per_second"], first["vendor_bytes_per_second"]
+        text = (
+            f"{device} multiplies large matrices at {show.listed(rates)}, and copies "
+            f"{_rate(bandwidth, 'B/s')} (read and written)"
+        )
+        if not show.absent(vendor):
+            text += f", the vendor’s {_rate(vendor, 'B/s')} being its peak"
+        text += f"; its smallest operation takes {show.duration(first['launch_seconds'])}. "
+        said.append(text + "Against these measured rates stand the figures below.")
+    return said
+
+
+def _rate(value, unit: str) -> str:
+    for scale, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if value >= scale:
+            return f"{show.digits(value / scale)} {prefix}{unit}"
+    return f"{show.digits(value)} {unit}"
+
+
+def _vendor(row) -> str:
+    if show.absent(row.vendor_flops_per_second):
+        return ""
+    return f" (vendor, dense: {_rate(row.vendor_flops_per_second, 'FLOP/s')})"
+
+
+def _reached(cells) -> str:
+    """Of the largest model, for one reader."""
+    cells = ways.first(cells.dropna(subset=["roofline_share", "parameters_all"]))
+    if not len(cells):
+        return ""
+    cells = cells[cells["parameters_all"] == cells["parameters_all"].max()]
+    parts = []
+    for phase, share, name in (("prefill", "mfu", "MFU"), ("decode", "mbu", "MBU")):
+        rows = ways.corner(cells, phase)
+        if len(rows):
+            row = rows.iloc[0]
+            parts.append(
+                f"{phase} at batch {row['batch']:.0f}, context {row['context']:.0f} reaches "
+                f"{show.percent(row[share])} {name} and {show.percent(row['roofline_share'])} of "
+                f"the roofline, where {row['limited_by']} is its limit"
+            )
+    if not parts:
+        return ""
+    return f"The largest model, {cells['model'].iloc[0]} ({cells['engine'].iloc[0]}, {cells['precision'].iloc[0]}): {'; '.join(parts)}."
+
+
+def _energy(cells) -> str:
+    missing = cells["energy_missing"].dropna().unique()
+    if not len(missing) or cells["joules_per_token"].notna().any():
+        return ""
+    return f"Energy was not measured: {'; '.join(sorted(missing))}."
+
+
+def _busy(cells) -> str:
+    timed = cells.dropna(subset=["median_seconds"])
+    disturbed = int(timed["busy"].fillna(False).astype(bool).sum())
+    if not disturbed:
+        return ""
+    return (
+        f"Other programs were running while {disturbed} of {show.plural(len(timed), 'cell')} were "
+        "timed, which makes their times longer than the model’s own; they are marked as busy, in "
+        "figures by hollow marks."
+    )

@@ -1,0 +1,250 @@
+"""What the runs say in a few sentences: what more parameters and more tokens bought and cost.
+
+Every figure is a mean slope over the range that was measured, never beyond it: least squares of
+the loss (or of the log of a speed) on the decimal log of the size, each group of runs (one budget,
+or one size) with its own level. The interval is that regression's 95 % t interval, so it carries
+noise and the bend of the curve alike; where too few runs are left for one, that is said. A decade
+is spoken of only where a decade was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from llama_bench.derive.words import show
+from llama_bench.derive.words.ways import cell_name, one_reader
+
+_INTERVAL = "95 % interval "
+# with one degree of freedom Student's t is 12.7: such an interval says nothing
+LEAST_FREEDOM = 2
+# a ratio whose interval holds 1 and is wider than this is no number
+TELLING_DECADES = 1.0
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Change of y per decade of x, with the half width of its 95 % interval (None: not known)."""
+
+    per_decade: float
+    half_width: float | None
+    start: float  # fitted y, and
+    low: float  # x, where a step of `factor` centred in the measured range begins
+    high: float
+    points: int
+
+    @property
+    def factor(self) -> float:
+        """The step that is spoken of: ten where a decade was measured, else the whole range."""
+        ratio = self.high / self.low
+        return 10.0 if ratio >= 10 else ratio
+
+    @property
+    def change(self) -> float:
+        return self.per_decade * math.log10(self.factor)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        if self.half_width is None:
+            return None
+        reach = self.half_width * math.log10(self.factor)
+        return self.change - reach, self.change + reach
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One measured statement: a figure with its interval, a sentence, and how it was computed."""
+
+    figure: str
+    unit: str
+    label: str
+    interval: str
+    sentence: str
+    how: str
+
+
+def findings(tables) -> list[Finding]:
+    """What the study found, in the order it is told; empty where nothing can be compared."""
+    ladder = tables["ladder"]
+    found = [_size(ladder), _tokens(ladder)] if len(ladder) else [_loaded(tables["scores"])]
+    found.append(_decode(tables["speeds"]))
+    return [finding for finding in found if finding]
+
+
+def sentence(found: list[Finding]) -> str:
+    """The headline: the findings' sentences as one."""
+    text = "; ".join(finding.sentence for finding in found)
+    first, said, rest = text.partition(_INTERVAL)
+    text = first + said + rest.replace(_INTERVAL, "")
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def slope(x, y, groups) -> Slope | None:
+    """Least squares of y (n,) on log10 x (n,), one level per group. None below two points."""
+    from scipy.special import stdtrit
+
+    x, y, groups = np.asarray(x, float), np.asarray(y, float), np.asarray(groups)
+    levels, place = np.unique(groups, return_inverse=True)
+    decades = np.log10(x)
+    centre = np.bincount(place, decades) / np.bincount(place)
+    level = np.bincount(place, y) / np.bincount(place)
+    dx, dy = decades - centre[place], y - level[place]
+    spread = float(dx @ dx)
+    if spread < 1e-12:
+        return None
+    per_decade = float(dx @ dy) / spread
+    freedom = len(x) - len(levels) - 1
+    half_width = None
+    if freedom >= LEAST_FREEDOM:
+        variance = float(np.sum((dy - per_decade * dx) ** 2)) / freedom
+        half_width = float(stdtrit(freedom, 0.975)) * math.sqrt(variance / spread)
+    low, high = float(x.min()), float(x.max())
+    step = min(1.0, math.log10(high / low))
+    middle = (math.log10(low) + math.log10(high)) / 2
+    start = float(y.mean()) + per_decade * (middle - step / 2 - float(decades.mean()))
+    return Slope(per_decade, half_width, start, low, high, len(x))
+
+
+def _size(ladder) -> Finding | None:
+    """At the largest budget that several sizes share."""
+    means = ladder.groupby(["token_budget", "params"], as_index=False)["loss"].mean()
+    sizes = means.groupby("token_budget")["params"].nunique()
+    shared = sizes[sizes >= max(2, min(4, sizes.max() if len(sizes) else 2))]
+    if not len(shared):
+        return None
+    budget = shared.index.max()
+    rows = means[means["token_budget"] == budget]
+    fitted = slope(rows["params"], rows["loss"], rows["token_budget"])
+    place = f"at {show.short(budget)} training tokens"
+    how = (
+        f"Mean slope of the held-out loss over log parameters (without embeddings), "
+        f"{show.plural(len(rows), 'size')} from {show.short(fitted.low)} to "
+        f"{show.short(fitted.high)}, {place}."
+    )
+    return _loss_finding(fitted, "parameters", place, how)
+
+
+def _tokens(ladder) -> Finding | None:
+    """Over all sizes that saw several budgets, each size with its own level."""
+    means = ladder.groupby(["params", "tokens"], as_index=False)["loss"].mean()
+    counts = means.groupby("params")["tokens"].transform("nunique")
+    rows = means[counts >= 2]
+    if not len(rows):
+        return None
+    fitted = slope(rows["tokens"], rows["loss"], rows["params"])
+    sizes = rows["params"].nunique()
+    place = (
+        f"averaged over {sizes} sizes"
+        if sizes > 1
+        else f"at {show.short(rows['params'].iloc[0])} parameters"
+    )
+    how = (
+        f"Mean slope of the held-out loss over log training tokens, {show.plural(len(rows), 'run')}"
+        f" from {show.short(fitted.low)} to {show.short(fitted.high)} tokens, {place}"
+        f"{', each with its own level' if sizes > 1 else ''}."
+    )
+    return _loss_finding(fitted, "training tokens", place, how)
+
+
+def _loss_finding(fitted: Slope, what: str, place: str, how: str) -> Finding:
+    change = fitted.change
+    verb = "lowered" if change < 0 else "raised"
+    share = f"{show.percent(abs(change) / fitted.start)}"
+    sign = -1 if change < 0 else 1
+    between = _between(fitted, lambda bound: sign * bound)
+    crosses = fitted.bounds is not None and fitted.bounds[0] * fitted.bounds[1] <= 0
+    unclear = ", which is not clear of zero" if crosses else ""
+    label = f"{_times(fitted)} the {what}, {place}"
+    return Finding(
+        figure=f"{'−' if change < 0 else '+'}{show.digits(abs(change), 2)}",
+        unit="nats per token",
+        label=label[0].upper() + label[1:],
+        interval=f"{share} of the loss; {between}",
+        sentence=f"{_times(fitted)} the {what} {verb} the loss by {share}, "
+        f"{show.digits(abs(change), 2)} nats per token ({between}), {place}{unclear}",
+        how=f"{how} The share is of the fitted loss where that step begins.",
+    )
+
+
+def _loaded(scores) -> Finding | None:
+    """Without trainings: the smallest and the largest model on the first task in bits per byte."""
+    rows = scores[(scores["metric"] == "bits_per_byte") & scores["value"].notna()]
+    rows = rows[rows["task"] == rows["task"].min()].sort_values("parameters_without_embeddings")
+    if rows["parameters_without_embeddings"].nunique() < 2:
+        return None
+    small, large = rows.iloc[0], rows.iloc[-1]
+    gain = small["value"] - large["value"]
+    reach = 1.96 * math.hypot(small["standard_error"], large["standard_error"])
+    sizes = [show.short(row["parameters_without_embeddings"]) for row in (small, large)]
+    between = f"{_INTERVAL}{show.interval(gain - reach, gain + reach)}"
+    between = "no standard error is known" if math.isnan(reach) else between
+    needs = f"needs {show.digits(abs(gain), 2)} bits per byte {'less' if gain > 0 else 'more'}"
+    return Finding(
+        figure=f"{'−' if gain > 0 else '+'}{show.digits(abs(gain), 2)}",
+        unit="bits per byte",
+        label=f"{large['model']} ({sizes[1]} parameters) against {small['model']} ({sizes[0]})",
+        interval=f"{large['task']}; {between}",
+        sentence=f"{large['model']} ({sizes[1]} parameters) {needs} on unseen text than "
+        f"{small['model']} ({sizes[0]}; {between})",
+        how=f"Difference of {large['task']} between the smallest and the largest model; interval "
+        "from both standard errors, as if the items were not the same.",
+    )
+
+
+def _decode(speeds) -> Finding | None:
+    """At batch 1 and the longest context: the case of one reader waiting for a text."""
+    rows = one_reader(speeds[speeds["tokens_per_second"].notna()])
+    origin = "trained" if (rows["origin"] == "trained").any() else "pretrained"
+    rows = rows[rows["origin"] == origin]
+    medians = rows.groupby("parameters_without_embeddings")["tokens_per_second"].median()
+    if len(medians) < 2:
+        return None
+    fitted = slope(medians.index, -np.log10(medians), np.zeros(len(medians)))
+    cell = cell_name(rows)
+    times = 10**fitted.change
+    slower = "slower" if times >= 1 else "faster"
+    ratio = show.digits(times if times >= 1 else 1 / times, 2)
+    said = _between(fitted, lambda bound: 10 ** (bound if times >= 1 else -bound))
+    sentence = f"{_times(fitted)} the parameters made decoding {ratio} times {slower} ({said})"
+    figure, bounds = f"{ratio} ×", fitted.bounds
+    if bounds is not None and bounds[0] < 0 < bounds[1]:
+        if bounds[1] - bounds[0] > TELLING_DECADES:
+            figure, slower, said = show.NOTHING, "", "not determined by these runs"
+        of = f"{ratio} times {slower}; {said}" if slower else said
+        sentence = (
+            f"whether {_times(fitted)} the parameters slowed decoding down cannot be told from "
+            f"these probes ({of})"
+        )
+    if rows["busy"].fillna(False).astype(bool).any():
+        sentence += ", on a machine that was busy with other work while it was timed"
+        said += "; measured on a busy machine"
+    return Finding(
+        figure=figure,
+        unit=slower,
+        label=f"Decoding, for {_times(fitted)} the parameters",
+        interval=f"{cell}; {said}",
+        sentence=sentence,
+        how="Mean slope of log tokens per second over log parameters (without embeddings), medians "
+        f"of the repeats, {show.plural(len(medians), 'size')} from {show.short(fitted.low)} to "
+        f"{show.short(fitted.high)}, {cell}.",
+    )
+
+
+def _between(fitted: Slope, shown) -> str:
+    """The interval as text, lowest first."""
+    if fitted.bounds is None:
+        return "too few runs for an interval"
+    return f"{_INTERVAL}{show.interval(*sorted(map(shown, fitted.bounds)))}"
+
+
+def _times(fitted: Slope) -> str:
+    if fitted.factor == 10:
+        return "ten times"
+    spoken = {2: "twice", 3: "three times", 4: "four times", 5: "five times", 8: "eight times"}
+    near = round(fitted.factor)
+    # steps make budgets a little uneven: 799,744 / 199,680 is still four times
+    if near in spoken and abs(fitted.factor / near - 1) < 0.01:
+        return spoken[near]
+    return f"{show.digits(fitted.factor, 2)} times"

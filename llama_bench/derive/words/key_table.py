@@ -1,0 +1,146 @@
+"""One row per model: what it is, what it reached, what it costs. The report's key table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_bench.derive.words import scores, show, ways
+
+MOST_SCORES = 8  # columns; every score stands in the table of scores
+_UNITS = {"bits_per_byte": "test files"}
+
+
+Cell = tuple[str, str]  # a number, and what stands small under it
+
+
+def key_table(tables) -> tuple[list[dict[str, str]], list[list[Cell]]]:
+    """(columns, rows) of shown text. A column is {"name", "unit"}; trained models come first.
+
+    A trained model is shown at its largest budget that has a result, as the mean over seeds. A
+    model without any result has a row all the same, with its status behind the name.
+    """
+    measured = [*_score_columns(tables), *_probe_columns(tables)]
+    names = [
+        ("Model", ""),
+        ("Parameters", "no embeddings; all"),
+        ("Tokens", "trained on"),
+        ("FLOPs", "training"),
+        ("Loss", "nats/token"),
+        ("Bits/byte", "validation"),
+        ("MFU", "training"),
+    ]
+    columns = [{"name": name, "unit": unit} for name, unit in names]
+    columns += [column for column, _ in measured]
+    rows = []
+    for model in models(tables):
+        training = _training(tables["trainings"], model)
+        row = [_named(tables, model), *_trained(tables, model, training)]
+        rows.append(row + [value(model, training) for _, value in measured])
+    kept = [
+        place
+        for place in range(len(columns))
+        if place == 0 or any(row[place][0] != show.NOTHING for row in rows)
+    ]
+    return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
+def models(tables) -> list[str]:
+    """Every model of the study: trained ones first, smallest first."""
+    known = tables["runs"].dropna(subset=["model"])
+    origins: dict[str, Any] = {}
+    for model, origin in zip(known["model"], known["origin"], strict=True):
+        if model not in origins or show.absent(origins[model]):
+            origins[model] = origin
+
+    def place(model):
+        return origins[model] == "pretrained", size_of(tables, model) or float("inf")
+
+    return sorted(origins, key=place)
+
+
+def size_of(tables, model: str, way: str = "parameters_without_embeddings") -> float | None:
+    """Parameters of a model as its records say; None where none does."""
+    for name in ("trainings", "scores", "memory"):
+        table = tables[name]
+        known = table.loc[table["model"] == model, way].dropna()
+        if len(known):
+            return float(known.iloc[0])
+    return None
+
+
+def _named(tables, model: str) -> Cell:
+    """The model's name, and where none of its runs has a result, what became of them."""
+    runs = tables["runs"]
+    statuses = list(runs.loc[runs["model"] == model, "status"])
+    return model, "" if "ok" in statuses else statuses[0]
+
+
+def _training(trainings, model: str):
+    """The rows, one per seed, of the model's largest budget that has a loss."""
+    rows = trainings[(trainings["model"] == model) & trainings["loss"].notna()]
+    return rows[rows["budget"] == rows["budget"].max()]
+
+
+def _trained(tables, model: str, training) -> list[Cell]:
+    mean = training[["tokens", "flops_exact", "loss", "bits_per_byte", "mfu"]].mean()
+    every = size_of(tables, model, "parameters_all")
+    spread = training["loss"].std() if len(training) > 1 else None
+    return [
+        (show.exact(size_of(tables, model)), f"{show.exact(every)} all" if every else ""),
+        (show.exact(mean["tokens"]), ""),
+        (show.digits(mean["flops_exact"]), ""),
+        _with_error(mean["loss"], spread),
+        (show.digits(mean["bits_per_byte"]), ""),
+        (show.percent(mean["mfu"]), _compiled(training)),
+    ]
+
+
+def _compiled(training) -> str:
+    known = training["compiled"].dropna()
+    return "" if not len(known) else "compiled" if known.all() else "not compiled"
+
+
+def _with_error(value, error) -> Cell:
+    shown, sign, error = show.plus_minus(value, error).partition(" ± ")
+    return shown, f"±{error}" if sign else ""
+
+
+def _score_columns(tables) -> list[tuple[dict[str, str], Any]]:
+    """A column per task: its main metric ± 1.96 standard errors, the chance level in its head."""
+    columns = []
+    for (_, task, metric, _), rows in scores.main(tables).groupby(scores.KEYS, dropna=False):
+        chance = rows["chance"].dropna()
+        unit = _UNITS.get(metric, scores.metric_name(metric))
+        unit += f", chance {chance.iloc[0]:.3g}" if len(chance) else ""
+        name = task.removeprefix("heldout_").replace("_", " ")
+        columns.append(({"name": name, "unit": unit}, _score_of(rows)))
+    return columns[:MOST_SCORES]
+
+
+def _score_of(rows):
+    def value(model: str, training) -> Cell:
+        mine = rows[rows["model"] == model]
+        if len(training):
+            mine = mine[mine["budget"] == training["budget"].iloc[0]]
+        if not len(mine):
+            return show.NOTHING, ""
+        return _with_error(mine["value"].mean(), scores.WIDTH * mine["standard_error"].mean())
+
+    return value
+
+
+def _probe_columns(tables) -> list[tuple[dict[str, str], Any]]:
+    memory = tables["memory"][tables["memory"]["status"] == "ok"]
+    speeds, memory = ways.one_reader(tables["speeds"]), ways.one_reader(memory)
+
+    def speed(model: str, _training) -> Cell:
+        rates = speeds.loc[speeds["model"] == model, "tokens_per_second"]
+        return show.digits(rates.median()), ""
+
+    def peak(model: str, _training) -> Cell:
+        return show.digits(memory.loc[memory["model"] == model, "peak_bytes"].max() / 2**20), ""
+
+    return [
+        ({"name": "Decoding", "unit": "tokens/s"}, speed),
+        ({"name": "Memory", "unit": "MiB, peak"}, peak),
+    ]

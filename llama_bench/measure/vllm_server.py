@@ -1,0 +1,185 @@
+"""A vLLM server: found, started, asked over HTTP, ended.
+
+vLLM pins other versions of torch and transformers than this project's, so it lives in an
+environment of its own: LLAMA_BENCH_VLLM names that environment's python. It is spoken to as any
+user would, by the OpenAI API's completions, but with token ids and exact counts: nothing ends
+early, and what the server says that it counted is compared with what was asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llama_bench.measure import job
+from llama_bench.records import Refusal
+
+PYTHON = "LLAMA_BENCH_VLLM"
+START_SECONDS = 1800.0  # a large model from a slow disk, and its compilation
+_VERSION = "from importlib.metadata import version; print(version('vllm'))"
+
+
+def version() -> str:
+    """The installed one. Raises Refusal, saying what to do, where there is none."""
+    python = os.environ.get(PYTHON)
+    advice = f"install it in an environment of its own and set {PYTHON} to that one's python"
+    if not python:
+        raise Refusal("refused", f"vllm is not installed: {advice}")
+    try:
+        asked = [python, "-c", _VERSION]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        reason = f"{PYTHON}={python} is no python that has vllm: {advice}"
+        raise Refusal("refused", reason) from None
+    return done.stdout.strip()
+
+
+class Server:
+    """`arguments` are vLLM's own. Started by `start`, or by `with`; both return when it answers."""
+
+    def __init__(self, arguments: list[str], log: Path):
+        self._arguments, self._log = arguments, log
+        self._process: subprocess.Popen | None = None
+
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def start(self) -> Server:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        command = [os.environ[PYTHON], "-m", "vllm.entrypoints.openai.api_server"]
+        command += ["--host", "127.0.0.1", "--port", str(self._port), *self._arguments]
+        with open(self._log, "wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # its workers end with it
+                preexec_fn=job._die_with_parent,
+            )
+        try:
+            self._wait()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _wait(self) -> None:
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until:
+            if self._process.poll() is not None:
+                raise self._ended("did not start")
+            with contextlib.suppress(OSError, http.client.HTTPException), self._connected(5) as to:
+                to.request("GET", "/health")
+                if to.getresponse().status == 200:
+                    return
+            time.sleep(0.1)
+        raise Refusal("refused", f"vllm did not answer for {START_SECONDS:.0f} s; see {self._log}")
+
+    def _ended(self, how: str) -> Refusal:
+        """What its log says last; the error itself stands above vLLM's own last words."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        errors = [line.strip() for line in lines if "Error" in line] or lines[-1:]
+        full = any("out of memory" in line.lower() for line in lines)
+        status = "out-of-memory" if full else "refused"
+        return Refusal(status, f"vllm {how}: {errors[-1] if errors else 'no word'} ({self._log})")
+
+    def close(self) -> None:
+        """End the server and all that it started."""
+        if self._process is None:
+            return
+        for number, patience in ((signal.SIGTERM, 30), (signal.SIGKILL, 30)):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(patience)
+                break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process = None
+
+    def complete(self, prompts: list[list[int]], tokens: int) -> float:
+        """Seconds until each prompt has its `tokens` new ones."""
+        began = time.perf_counter()
+        with self._answer(prompts, tokens, stream=False) as answer:
+            content = json.loads(answer.read())
+        ended = time.perf_counter()
+        _exact(content.get("usage"), prompts, tokens)
+        return ended - began
+
+    def stream(self, prompts: list[list[int]], tokens: int) -> float:
+        """Seconds from when every prompt has its first new token until all have `tokens`."""
+        waiting, first, usage = set(range(len(prompts))), None, None
+        with self._answer(prompts, tokens, stream=True) as answer:
+            for event in _events(answer):
+                waiting -= {choice["index"] for choice in event.get("choices", ())}
+                now = time.perf_counter()
+                if not waiting and first is None:
+                    first = now
+                if event.get("choices"):
+                    last = now
+                usage = event.get("usage") or usage
+        _exact(usage, prompts, tokens)
+        return last - first
+
+    @contextlib.contextmanager
+    def _answer(self, prompts: list[list[int]], tokens: int, stream: bool):
+        asked: dict[str, Any] = {
+            "model": "probed",
+            "prompt": prompts,
+            "max_tokens": tokens,
+            "min_tokens": tokens,
+            "ignore_eos": True,
+            "temperature": 0,
+            "stream": stream,
+        }
+        if stream:
+            asked["stream_options"] = {"include_usage": True}
+        body, kind = json.dumps(asked), {"Content-Type": "application/json"}
+        try:
+            with self._connected(START_SECONDS) as to:
+                to.request("POST", "/v1/completions", body, kind)
+                answer = to.getresponse()
+                if answer.status != 200:
+                    said = answer.read().decode(errors="replace").strip()
+                    raise Refusal("refused", f"vllm refuses ({answer.status}): {said[:300]}")
+                yield answer
+        except (OSError, http.client.HTTPException) as error:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+            raise self._ended(f"broke off ({type(error).__name__})") from error
+
+    def _connected(self, timeout: float):
+        to = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout)
+        return contextlib.closing(to)
+
+
+def _events(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """Server-sent events, each as it comes."""
+    for line in answer:
+        if line.startswith(b"data:"):
+            content = line.removeprefix(b"data:").strip()
+            if content == b"[DONE]":
+                return
+            yield json.loads(content)
+
+
+def _exact(usage: dict[str, int] | None, prompts: list[list[int]], tokens: int) -> None:
+    asked = sum(map(len, prompts)), tokens * len(prompts)
+    usage = usage or {}
+    counted = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if counted != asked:
+        raise Refusal("refused", f"vllm counted {counted} tokens, asked were {asked}")

@@ -1,0 +1,118 @@
+"""`models:` the shapes to train and the models to load."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field, ValidationError, model_validator
+
+from llama_bench import sources
+from llama_bench.fields import Base, Count, Name, Real, short
+from llama_bench.shape import Shape, shape_of_size
+from llama_bench.specs import Pretrained
+
+
+class Trained(Base):
+    """A model to train: a target `size` (parameters without embeddings), or a shape."""
+
+    name: Name | None = None
+    size: Count | None = None
+    layers: Count | None = None
+    width: Count | None = None
+    heads: Count | None = None
+    kv_heads: Count | None = None
+    ffn_width: Count | None = None
+    tied_embeddings: bool = True
+    learning_rate: Real | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_way(self):
+        given = [key for key in ("layers", "width", "heads") if getattr(self, key) is not None]
+        if (self.size is None) == (not given):
+            raise ValueError("give either size (a target) or layers, width and heads (a shape)")
+        if given and len(given) < 3:
+            raise ValueError("a shape needs all of layers, width and heads")
+        self.shape  # noqa: B018 - a shape that cannot be built is refused here, by key
+        return self
+
+    @cached_property
+    def shape(self) -> Shape:
+        if self.size is not None:
+            return shape_of_size(self.size, self.tied_embeddings)
+        fields = self.model_dump(exclude_none=True, exclude={"name", "size", "learning_rate"})
+        try:
+            return Shape(**fields)
+        except ValidationError as error:
+            messages = (item["msg"].removeprefix("Value error, ") for item in error.errors())
+            raise ValueError("; ".join(messages)) from None
+
+    @property
+    def label(self) -> str:
+        return self.name or short(self.size or self.shape.size)
+
+
+class Loaded(Base):
+    """A model trained elsewhere: a local folder `path`, or a Hub `repo` at a `revision`. With
+    `random_weights` its shape alone is taken, to be probed: no weights are needed or fetched.
+    `trust_remote_code` lets this repository run code of its own."""
+
+    name: Name | None = None
+    path: str | None = None
+    repo: str | None = None
+    revision: str | None = None
+    random_weights: bool = False
+    trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _one_origin(self):
+        if (self.path is None) == (self.repo is None):
+            raise ValueError("give either path (a local folder) or repo (a Hub repository)")
+        if self.repo and not self.revision:
+            raise ValueError("revision: is missing; a Hub repository needs the one to load")
+        return self
+
+    @property
+    def label(self) -> str:
+        return self.name or Path(self.path or self.repo).name
+
+    @model_validator(mode="after")
+    def _is_there(self):
+        self.reference  # noqa: B018 - a folder without a model is refused here, by key
+        return self
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.path,) if self.path else ()
+
+    @cached_property
+    def reference(self) -> Pretrained:
+        trusted = self.trust_remote_code or None
+        if self.repo:
+            return Pretrained(repo=self.repo, revision=self.revision, trust_remote_code=trusted)
+        folder = Path(self.path).expanduser()
+        digest = sources.shape_digest if self.random_weights else sources.model_digest
+        return Pretrained(digest=digest(folder), trust_remote_code=trusted)
+
+
+class Models(Base):
+    train: list[Trained] = []
+    pretrained: list[Loaded] = []
+
+    @model_validator(mode="after")
+    def _distinct(self):
+        labels = [model.label for model in (*self.train, *self.pretrained)]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(
+                    f"two models are called {label!r}; give one of them another name, "
+                    f"with name: (all: {', '.join(labels)})"
+                )
+        recipes: dict[tuple, str] = {}
+        for model in self.train:
+            other = recipes.setdefault((model.shape, model.learning_rate), model.label)
+            if other != model.label:
+                raise ValueError(
+                    f"{other!r} and {model.label!r} are the same model; leave one of them out"
+                )
+        return self

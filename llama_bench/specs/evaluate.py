@@ -1,0 +1,44 @@
+"""What `evaluate` is asked: one model, and lm-eval's tasks."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from llama_bench.fields import Count
+from llama_bench.specs.identity import Spec
+from llama_bench.specs.pretrained import Pretrained
+
+
+class EvaluateSpec(Spec):
+    """One model on one suite of lm-eval tasks, and its text after a few prompts.
+
+    `train` is the id of the training whose checkpoint is asked, or `pretrained` says what model
+    was loaded. `held_out` is the id of the tasks run that wrote the tasks whose names begin with
+    `heldout_`; `include` are digests of folders of further task files (their paths are inputs).
+    `state` asks the trunk as the training left it, or its averaged weights, instead of the
+    checkpoint. `bos: stock` charges what lm-eval's own model charges. `generation` replaces the
+    tasks' own generation settings. `quantization` is of the weights alone.
+    """
+
+    verb: ClassVar[str] = "evaluate"
+    train: str | None = None
+    pretrained: Pretrained | None = None
+    tasks: tuple[str, ...]
+    held_out: str | None = None
+    include: str | None = None
+    shots: Count | None = None
+    limit: Count | None = None
+    prompts: tuple[str, ...] | None = None
+    prompt_tokens: Count | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: Count = 0
+    state: Literal["trunk", "averaged"] | None = None
+    engine: Literal["vllm"] | None = None
+    quantization: Literal["int8", "int4"] | None = None
+    chat_template: bool | None = None
+    generation: dict[str, Any] | None = None
+    bos: Literal["stock"] | None = None
+
+    @property
+    def slug(self) -> str:
+        return self.train.rpartition("-")[0] if self.train else self.pretrained.slug

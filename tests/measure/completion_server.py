@@ -1,0 +1,91 @@
+"""A server that speaks what a vLLM server speaks, run where LLAMA_BENCH_VLLM names a python.
+
+It computes nothing: it answers requests for completions in the documented form, and notes what it
+was asked. So it tests the client and the protocol, not vLLM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+NOTES = "COMPLETION_SERVER_NOTES"  # environment: the file that requests are noted in
+FAULT = "COMPLETION_SERVER_FAULT"  # environment: memory, start, count or break
+
+
+def note(**content) -> None:
+    with open(os.environ[NOTES], "a") as notes:
+        notes.write(json.dumps(content) + "\n")
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._head("text/plain", 0, status=200 if self.path == "/health" else 404)
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        note(path=self.path, **asked)
+        if os.environ.get(FAULT) == "break":
+            os._exit(1)
+        prompts, tokens = asked["prompt"], asked["max_tokens"]
+        if max(map(len, prompts)) + tokens > self.server.room:
+            return self._answer({"error": {"message": "longer than max-model-len"}}, status=400)
+        usage = {
+            "prompt_tokens": sum(map(len, prompts)),
+            "completion_tokens": tokens * len(prompts) - (os.environ.get(FAULT) == "count"),
+        }
+        if asked["stream"]:
+            self._stream(len(prompts), tokens, usage)
+        else:
+            self._answer({"choices": [], "usage": usage})
+
+    def _answer(self, content: dict, status: int = 200) -> None:
+        body = json.dumps(content).encode()
+        self._head("application/json", len(body), status)
+        self.wfile.write(body)
+
+    def _stream(self, prompts: int, tokens: int, usage: dict) -> None:
+        self._head("text/event-stream", None)
+        for _ in range(tokens):
+            for index in range(prompts):
+                self._event({"choices": [{"index": index, "text": " 1"}]})
+        self._event({"choices": [], "usage": usage})
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+
+    def _event(self, content: dict) -> None:
+        self.wfile.write(b"data: " + json.dumps(content).encode() + b"\n\n")
+        self.wfile.flush()
+
+    def _head(self, kind: str, length: int | None, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+
+def main(words: list[str]) -> None:
+    if words[0] == "-c":  # which version is installed?
+        print("0.0.test")
+        return
+    note(pid=os.getpid(), words=words)
+    if os.environ.get(FAULT) == "memory":
+        sys.exit("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB")
+    if os.environ.get(FAULT) == "start":
+        sys.exit("ValueError: no such model\nEngine core initialization failed")
+    port = int(words[words.index("--port") + 1])
+    listening = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    listening.room = int(words[words.index("--max-model-len") + 1])
+    listening.serve_forever()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
