@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from llama_bench.fields import UserError
 
-Status = Literal["ok", "out-of-memory", "diverged", "refused", "missing", "skipped"]
+Status = Literal["ok", "out-of-memory", "diverged", "non-finite", "refused", "missing", "skipped"]
 
 
 class Refusal(Exception):

@@ -123,10 +123,15 @@ def model_digest(folder: Path) -> str:
         raise ValueError(f"path: {folder} is no folder")
     if not (folder / "config.json").is_file():
         raise ValueError(f"path: {folder} holds no model (no config.json)")
-    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    weights = [*folder.glob("*.safetensors")]
     if not weights:
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
         raise ValueError(
-            f"path: {folder} holds no weights (no *.safetensors, no pytorch_model*.bin)"
+            f"path: {folder} holds no weights that can be loaded (no *.safetensors"
+            + (
+                "; a pickle may run code of its own and is refused: convert it first)" * pickled
+                or ")"
+            )
         )
     parts = sorted({*folder.glob("*.json"), *folder.glob("*.model"), *weights})
     return _digest(f"{part.name}:{file_digest(part)}".encode() for part in parts)

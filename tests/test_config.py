@@ -220,7 +220,7 @@ def test_the_default_study_is_the_one_that_was_promised(repository, monkeypatch)
     assert len(sizes) >= 5
     assert sizes[-1] / sizes[0] >= 10**1.5 * 0.98
     assert len(study.config.train.budgets) >= 3
-    assert study.laws == ["chinchilla"]
+    assert study.laws == ["chinchilla", "direct", "two_step"]
 
 
 def test_what_laws_need_is_more_than_their_parameters():

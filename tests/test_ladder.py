@@ -110,7 +110,7 @@ def test_the_sensitivity_strip_stands_beside_the_two_smallest_sizes():
 def test_isoflop_grids_spend_what_they_are_given_around_the_optimum():
     flops = [1e13, 1e14, 1e15]
     asked = load({"models": {}, "train": {"budgets": {"flops": flops, "sizes_per_budget": 5}}})
-    assert asked.laws == ["chinchilla", "isoflop"]
+    assert asked.laws == ["chinchilla", "isoflop", "direct", "two_step"]
     for budget in flops:
         runs = trainings(asked, flop_budget=budget)
         assert len(runs) == 5

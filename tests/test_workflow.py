@@ -177,11 +177,26 @@ def test_a_forecast_is_written_before_the_run_that_tests_it(tmp_path):
     study = load(config)
     held_out = {run.path for run in study.runs.values() if run.after}
     assert len(held_out) == 6
-    assert not held_out & set(study.forecast_from())
+    losses, scores = (study.forecast_from(Path(path).stem) for path in study.forecasts)
+    assert not {path for path in losses if "/evaluate/" in path}
+    assert len([path for path in scores if "/evaluate/" in path]) == len(losses) == 6
+    ladder = {path for path in scores if "/train/" in path}
+    assert ladder == set(losses) and not held_out & ladder
     for run in study.runs.values():
-        if run.path in study.forecast_from():
+        if run.path in scores:  # what a forecast rests on rests on nothing that is held out
             assert not held_out & set(run.inputs)
-    assert rules(plan(tmp_path, config))["forecast"] == 1
+        assert run.after == (tuple(study.forecasts) if run.path in held_out else ())
+    assert rules(plan(tmp_path, config))["forecast"] == 2
+
+
+def test_a_suite_more_renames_no_forecast_of_a_loss(tmp_path):
+    sizes = [{"size": size} for size in ("10k", "20k", "30k", "40k")]
+    config = changed(models={"train": sizes}, train={"budgets": ["30k", "60k", "90k"]})
+    config["hold_out"] = {"models": ["40k"]}
+    more = {"suites": {"heldout": {}, "lines": {"tasks": ["heldout_next_line"]}}}
+    before, after = (list(load(each).forecasts) for each in (config, {**config, "evaluate": more}))
+    assert len(before) == 2 and len(after) == 3 and before[0] == after[0]
+    assert len(load({**config, "evaluate": {"suites": {}}}).forecasts) == 1
 
 
 def test_an_accident_keeps_the_rest_and_is_gone_on_from(tmp_path):

@@ -41,8 +41,8 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
             found[table].append(row)
     price = ((asked.get("config") or {}).get("probe") or {}).get("price_per_hour")
     roofline.held_against(found["cells"], found["limits"], price)
-    found["screen"] = [row for _, row in screen.rows(found["scores"])]
     found["pairs"] = [row for _, row in pairs.rows(entries)]
+    found["screen"] = [row for _, row in screen.rows(found["scores"], found["pairs"])]
     found["task_ladder"] = task_ladder.rows(found["ladder"], found["scores"], entries)
     known = {(entry.verb, entry.id): entry for entry in reversed(entries)}
 

@@ -32,7 +32,8 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
     families.known(content) if content["law"] != "auto" else choice.known(content)
     if len(inputs) != 1:
         raise UserError(f"fit: one table of runs is needed, {len(inputs)} given")
-    fit = fit_table(runs_table.read(inputs[0]), content, source=str(inputs[0]))
+    frame = runs_table.read(inputs[0])
+    fit = _of_no_run(frame, content) or fit_table(frame, content, source=str(inputs[0]))
     write(output, json.dumps(fit, indent=1, allow_nan=False) + "\n")
     known = {n: e["value"] for n, e in fit["parameters"].items() if e["value"] is not None}
     values = ", ".join(f"{name} {value:.4g}" for name, value in known.items())
@@ -46,6 +47,21 @@ def write(output: Path, text: str) -> None:
         records.write_text(output, text)
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror})") from None
+
+
+def _of_no_run(frame: pd.DataFrame, content: dict) -> dict | None:
+    """The fit of a table that has the law's columns and no row: a study in which every run failed
+    still has its report. None of any other table."""
+    if len(frame) or content["law"] == "auto":
+        return None
+    family, settings = families.known(content)
+    if not set(family.columns(settings)) <= set(frame.columns):
+        return None
+    head = {"schema": SCHEMA, "law": settings.law, "settings": settings.model_dump(mode="json")}
+    empty = {"parameters": {}, "derived": {}, "points_used": [], "points_left_out": []}
+    missing = ("formula", "paper", "objective", "seed_noise", "allocation", "back_test", "predict")
+    said = {"status": "too-few-points", "why": "the table has no rows", "counting": []}
+    return head | said | empty | dict.fromkeys(missing)
 
 
 def fit_table(
@@ -62,7 +78,7 @@ def fit_table(
         settings = settings.model_dump()
     if settings["law"] == "auto":
         return choice.fitted(frame, settings, source)
-    family, chosen = families.known(settings)
+    family, chosen = families.known(_with_ends(settings, frame))
     head = {"schema": SCHEMA, "law": chosen.law, "settings": chosen.model_dump(mode="json")}
     table = runs_table.checked(frame, family.columns(chosen), chosen.missing, source)
     if family.optima is not None:
@@ -70,6 +86,16 @@ def fit_table(
     else:
         made = _content(family, table, chosen)
     return records.finite(head | made | counting.content(frame, family, chosen, source))
+
+
+def _with_ends(settings: dict, frame: pd.DataFrame) -> dict:
+    """Where a law of accuracy leaves its ends to be fitted and the table says what they are."""
+    found = {}
+    for end in ("chance", "ceiling") if settings["law"] in ("direct", "two_step") else ():
+        known = frame[end] if end in frame.columns else pd.Series(dtype=float)
+        if settings.get(end) is None and known.notna().all() and known.nunique() == 1:
+            found[end] = float(known.iloc[0])
+    return settings | found
 
 
 def _content(family, table: Table, settings: FitSettings) -> dict:

@@ -25,14 +25,24 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
     spec_of(spec, "plot", "study")
     everything, fits = read_inputs("plot", inputs)
     content = study_tables.own_ladder(everything)
-    from llama_bench.derive.figures import cost, data, drawing, forecast, ladder, law, loss, tasks
+    from llama_bench.derive.figures import (
+        cost,
+        data,
+        drawing,
+        forecast,
+        ladder,
+        law,
+        loss,
+        score_tokens,
+        tasks,
+    )
 
     output.parent.mkdir(parents=True, exist_ok=True)
     entries = []
     with drawing.style():
-        for theme in (loss, ladder, law, forecast, data, tasks, cost):
+        for theme in (loss, ladder, law, forecast, data, tasks, score_tokens, cost):
             # what was trained beside the ladder is compared with it by these alone
-            tables = everything if theme in (ladder, data) else content
+            tables = everything if theme in (ladder, data, score_tokens) else content
             for figure in theme.draw(tables, fits):
                 write_text(output.parent / f"{figure.name}.svg", figure.svg())
                 entries.append(figure.entry())

@@ -16,6 +16,7 @@ from llama_bench.derive.collect import spec_of
 from llama_bench.derive.plot import read_inputs
 from llama_bench.derive.tables import study_tables
 from llama_bench.derive.words import (
+    answertext,
     cost_table,
     costtext,
     data_table,
@@ -26,8 +27,10 @@ from llama_bench.derive.words import (
     ledger_table,
     ledgertext,
     making,
+    noisetext,
     ratetext,
     sampletext,
+    scoreledgertext,
     scores,
     show,
     ways,
@@ -60,20 +63,19 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
         subject=_subject(content, config),
         headline=headline.sentence(found) or _nothing_to_compare(content),
         findings=found,
-        key_columns=(key := key_table.key_table(content))[0],
-        key_rows=key[1],
-        cell=ways.cell_name(content["speeds"]),
-        above_chance=scores.above_chance(content),
+        **_models(content),
+        **_tasks(content),
         figures=figures,
         sections=SECTIONS,
         **_ladder(everything),
         data=data_table.told(everything),
-        cost_words=costtext.words(content),
-        cost=cost_table.told(content),
-        laws=[lawtext.told(fit) for fit in fits],
+        **_cost(content),
+        laws=[lawtext.told(fit) for fit in fits if not lawtext.of_scores(fit)],
+        score_laws=[lawtext.told(fit) for fit in fits if lawtext.of_scores(fit)],
         no_law="" if fits else lawtext.none(content["ladder"], config),
         forecast_words=ledgertext.words(ledger),
         forecasts=ledger_table.table(ledger, content["candidates"]),
+        **_score_forecasts(content),
         samples=sampletext.told(content),
         failures=_failures(content["failures"], content["runs"]),
         **_making(content),
@@ -98,12 +100,41 @@ def _template():
     return environment.get_template("report.html.j2")
 
 
+def _tasks(content) -> dict[str, Any]:
+    """What is said of scores: which are skill, which differences are more than chance."""
+    first = scores.above_chance(content)
+    said = [first] if first else []
+    return {
+        "task_words": [*said, *noisetext.words(content), *answertext.words(content)],
+        "blurred": noisetext.mark(content),
+        "pairs": noisetext.pair_tables(content),
+        "screen": noisetext.screen_rows(content),
+        "confusions": answertext.confusions(content),
+    }
+
+
+def _score_forecasts(content) -> dict[str, Any]:
+    ledger = scoreledgertext.points(content["score_forecasts"])
+    words, table = scoreledgertext.words(ledger), scoreledgertext.table(ledger)
+    return {"score_words": words, "score_forecasts": table}
+
+
 def _ladder(everything) -> dict[str, Any]:
     """What is said of the ladder from all that was trained, beside it too."""
     return {
         "ladder_words": [*laddertext.words(everything), *ratetext.words(everything)],
         "drift": ratetext.drift(ratetext.rates(everything)),
     }
+
+
+def _models(content) -> dict[str, Any]:
+    columns, rows = key_table.key_table(content)
+    cell = ways.cell_name(content["speeds"])
+    return {"key_columns": columns, "key_rows": rows, "cell": cell}
+
+
+def _cost(content) -> dict[str, Any]:
+    return {"cost_words": costtext.words(content), "cost": cost_table.told(content)}
 
 
 def _making(content) -> dict[str, Any]:

@@ -14,7 +14,10 @@ from collections.abc import Callable, Iterator
 LINE_BYTES = (30, 200)
 
 _VOWEL = re.compile(r"[aeio]|u(?!ni|s[aei]|til|r[aeo])", re.IGNORECASE)
-_OTHER = {"is": "are", "are": "is", "was": "were", "were": "was", "has": "have", "does": "do"}
+_OTHER = {
+    "is": "are", "are": "is", "was": "were", "were": "was", "has": "have", "does": "do",
+    "to have": "to has", "these": "this", "those": "that",
+}  # fmt: skip
 _SUBJECT = {"him": "he", "them": "they", "us": "we", "me": "I"}
 _NO_VERBS = {"not", "also", "only", "never", "always", "still", "just", "even", "now", "then", "be"}
 _PREPOSITIONS = "of|in|to|for|with|from|by|on|at|into"
@@ -24,20 +27,28 @@ def broken_prose(text: str, rng: random.Random) -> Iterator[dict]:
     """Pairs from one document; none from a text without English lines."""
     lines = [line for line in map(_bare, text.split("\n")) if _is_prose(line)]
     for good in rng.sample(lines, len(lines)):
-        made = list(CONSTRUCTIONS)
-        rng.shuffle(made)
-        for construction in made:
-            pattern, replace = CONSTRUCTIONS[construction]
-            places = [m for m in re.finditer(pattern, good) if replace(m) != m.group()]
-            if not places:
-                continue
-            match = rng.choice(places)
-            bad = good[: match.start()] + replace(match) + good[match.end() :]
-            label = rng.randrange(2)
-            choices = [bad, bad]
-            choices[label] = good
-            yield {"context": "", "choices": choices, "label": label, "construction": construction}
-            break
+        made = [(name, bad) for name in CONSTRUCTIONS for bad in _broken(good, name)]
+        if not made:
+            continue
+        # a longer text is a less likely one: let the broken line be the shorter where it can
+        no_longer = [each for each in made if len(each[1]) <= len(good)]
+        names = sorted({name for name, _ in (no_longer or made)})
+        construction = rng.choice(names)
+        bad = rng.choice([text for name, text in (no_longer or made) if name == construction])
+        label = rng.randrange(2)
+        choices = [bad, bad]
+        choices[label] = good
+        yield {"context": "", "choices": choices, "label": label, "construction": construction}
+
+
+def _broken(good: str, construction: str) -> list[str]:
+    """The line broken in every place that the construction finds."""
+    pattern, replace = CONSTRUCTIONS[construction]
+    return [
+        good[: match.start()] + replace(match) + good[match.end() :]
+        for match in re.finditer(pattern, good)
+        if replace(match) != match.group()
+    ]
 
 
 def _bare(line: str) -> str:
@@ -69,7 +80,10 @@ def _verb(match: re.Match) -> str:
 
 CONSTRUCTIONS: dict[str, tuple[str, Callable[[re.Match], str]]] = {
     "article": (r"\b(an?) ([a-z]+)\b", _article),
-    "agreement": (r"(?<= )(is|are|was|were|has|does)(?= )", lambda m: _OTHER[m.group()]),
+    "agreement": (
+        r"(?<= )(is|are|was|were|has|does|to have|these(?= [a-z]+s )|those(?= [a-z]+s ))(?= )",
+        lambda m: _OTHER[m.group()],
+    ),
     "order": (
         rf"(?<= )({_PREPOSITIONS}) (the|a|an|this|these)(?= )",
         lambda m: f"{m.group(2)} {m.group(1)}",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import jinja2
-
 from llama_bench.records import Refusal
 
 
@@ -22,7 +20,9 @@ def rendered(tokenizer, messages: list[dict[str, str]], add_generation_prompt: b
     }
     try:
         return tokenizer.apply_chat_template(messages, **settings)
-    except jinja2.exceptions.TemplateError:
+    except Exception as error:
+        if not type(error).__module__.startswith("jinja2"):  # the template's own complaint
+            raise
         return tokenizer.apply_chat_template(_without_system(messages), **settings)
 
 

@@ -112,7 +112,6 @@ def _first_token(
 
 
 def _main(words: list[str]) -> dict[str, Any]:
-    job._die_with_parent()
     began, spec, batch, context, *folder = words
     where = Path(folder[0]) if folder else None
     try:
@@ -126,4 +125,5 @@ def _main(words: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    job._die_with_parent()
     print(json.dumps(_main(sys.argv[1:])))

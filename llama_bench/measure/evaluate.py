@@ -1,7 +1,8 @@
 """One model on one suite of lm-eval tasks, loaded once, and its text after a few prompts.
 
 The suite is asked task by task (suite.py), and what is finished is kept until all are, so that a
-run that was stopped goes on. The model is answered for by an adapter: lm.py here in this process.
+run that was stopped goes on. The model is asked through an adapter: lm.py in this process,
+served_lm.py behind a vLLM server.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ import pyarrow as pa
 import transformers
 
 from llama_bench import records
-from llama_bench.measure import generation, items, loading, memory, model, suite
+from llama_bench.measure import adapters, generation, items, memory, model, suite
 from llama_bench.measure.finished import PARTS, Finished, Kept, write_table
-from llama_bench.measure.lm import CausalLM
 from llama_bench.records import Refusal
 from llama_bench.specs import EvaluateSpec
 
@@ -41,9 +41,10 @@ def run(spec: EvaluateSpec, folder: Path, inputs: list[Path], progress) -> dict:
     names = [name for name in spec.tasks if name not in left_out]
     kept = Kept(spec, folder)
     try:
-        with memory.bounded(model.device()):
-            loaded, tokenizer, about = loading.load(spec, source)
-            lm = CausalLM(loaded, tokenizer, spec.bos, spec.generation)
+        with (
+            memory.bounded(model.device()),
+            adapters.opened(spec, source, folder) as (lm, parameters, about),
+        ):
             finished, failed = suite.ask(lm, spec, names, folders, kept, progress)
             samples = []
             if spec.prompts and spec.prompt_tokens:
@@ -55,7 +56,7 @@ def run(spec: EvaluateSpec, folder: Path, inputs: list[Path], progress) -> dict:
     _write(finished, folder)
     kept.forget()
     return {
-        "parameters": model.count(loaded),
+        "parameters": parameters,
         "scores": [row for task in finished for row in task.scores],
         "answers": [row for task in finished for row in task.answers],
         "constructions": [row for task in finished for row in task.constructions],

@@ -47,7 +47,7 @@ def continue_text(lm, prompts: list[list[int]], settings: dict) -> list[tuple[st
         settings = {"do_sample": False}
     room = lm.window - new
     kept = [prompt[-room:] for prompt in prompts]
-    texts = _generate(lm, kept, new, stops, **settings)
+    texts = lm.write(kept, new, stops, **settings)
     for stop in stops:
         texts = [text.split(stop)[0] for text in texts]
     return [(text, len(prompt) > room) for text, prompt in zip(texts, prompts, strict=True)]
@@ -68,13 +68,13 @@ def samples(lm, prompts: tuple[str, ...], tokens: int, seed: int) -> list[dict]:
         ("greedy", None, {"do_sample": False}),
         (f"temperature {TEMPERATURE}", seed, drawn),
     ):
-        for prompt, text in zip(prompts, _generate(lm, ids, tokens, [], **settings), strict=True):
+        for prompt, text in zip(prompts, lm.write(ids, tokens, [], **settings), strict=True):
             rows.append({"prompt": prompt, "text": text, "decoding": decoding, "seed": number})
     return rows
 
 
 @torch.inference_mode()
-def _generate(lm, prompts: list[list[int]], new: int, stops: list[str], **settings) -> list[str]:
+def written(lm, prompts: list[list[int]], new: int, stops: list[str], **settings) -> list[str]:
     """At most `new` tokens after each prompt, as text, the stop string still in it."""
     tokenizer, length = lm.tokenizer, max(map(len, prompts))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else lm.encoding.start

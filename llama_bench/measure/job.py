@@ -23,7 +23,7 @@ from llama_bench.measure import gpu, world
 from llama_bench.records import Record, Refusal
 from llama_bench.specs import SPECS
 
-ON_GPU = ("train", "evaluate", "probe")  # verbs that use one where there is one
+ON_GPU = ("train", "evaluate", "limits", "probe")  # verbs that use one where there is one
 
 
 class Failure(Exception):
@@ -76,7 +76,7 @@ def carry_out(verb: str, spec_text: str, output: Path, inputs: list[Path]) -> No
             return
         try:
             record = _measure(verb, spec, folder, inputs)
-        except (UserError, KeyboardInterrupt, SystemExit):
+        except (UserError, Failure, KeyboardInterrupt, SystemExit):
             raise
         except Exception as error:
             traceback.print_exc()
@@ -113,12 +113,12 @@ def _measure(verb: str, spec, folder: Path, inputs: list[Path]) -> Record:
         reason=reason,
         spec=spec.model_dump(mode="json", exclude_none=True),
         seconds={"startup": (ready or ended) - began, "total": ended - began},
-        provenance=records.provenance(_threads(), began),
+        provenance=records.provenance(threads(), began),
         result=result,
     )
 
 
-def _threads() -> int:
+def threads() -> int:
     """What snakemake gave this job, which torch, BLAS and OpenMP read too."""
     return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count())
 
@@ -126,8 +126,8 @@ def _threads() -> int:
 def _give_threads() -> None:
     """torch reads OMP_NUM_THREADS itself unless something made up its mind before."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.get_num_threads() != _threads():
-        torch.set_num_threads(_threads())
+    if torch is not None and torch.get_num_threads() != threads():
+        torch.set_num_threads(threads())
 
 
 def _refuse_unfinished(spec, inputs: list[Path]) -> None:

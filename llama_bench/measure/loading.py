@@ -5,53 +5,64 @@ would give nonsense, or run somebody's code, without a word.
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from llama_bench import records
-from llama_bench.measure import hub, model
+from llama_bench.measure import hub, model, quantized
 from llama_bench.measure import state as states
 from llama_bench.measure.suite import of_the_network
 from llama_bench.records import Refusal
 from llama_bench.specs import EvaluateSpec, TrainSpec
 
 
-def load(
-    spec: EvaluateSpec, source: Path | None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict]:
-    """The model on the fastest device there is, its tokenizer, and what was really loaded.
+def named(spec: EvaluateSpec, source: Path | None) -> tuple[str, str | None]:
+    """The folder or repository of the model, and its revision on the Hub.
 
     `source` is the training's record or a model's folder; None for a repository on the Hub."""
-    trusted = bool(spec.pretrained and spec.pretrained.trust_remote_code)
     if source is None:
-        named, revision = spec.pretrained.repo, spec.pretrained.revision
-        about = {"repo": named, "path": None}
-    else:
-        named, revision = source.parent / "checkpoint" if spec.train else source, None
-        about = {"repo": None, "path": str(named)}
-    try:
-        loaded = model.load(named, revision, getattr(torch, spec.precision), trusted)
+        return spec.pretrained.repo, spec.pretrained.revision
+    return str(source.parent / "checkpoint" if spec.train else source), None
+
+
+def load(
+    spec: EvaluateSpec, source: Path | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model on the fastest device there is, and its tokenizer."""
+    where, revision = named(spec, source)
+    device = model.device()
+    if spec.quantization and (why := quantized.refuses(spec.quantization, device)):
+        raise Refusal("refused", why)
+    dtype = torch.bfloat16 if spec.quantization else getattr(torch, spec.precision)
+    with hub_named(where, revision):
+        loaded = model.load(where, revision, dtype, trusted(spec))
         commit = getattr(loaded.config, "_commit_hash", None) if revision else None
-        tokenizer = _tokenizer(named, commit or revision, trusted)
-    except Exception as error:
-        if source is None and of_the_network(error):
-            raise hub.unreachable(f"{named} at {revision}", error) from error
-        raise
+        tokenizer = load_tokenizer(where, commit or revision, trusted(spec))
     if spec.state:
         _take_state(loaded, spec.state, source)
-    _refuse_misfits(loaded, tokenizer, named)
-    about |= {
-        "commit": commit,
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "context": loaded.config.get_text_config().max_position_embeddings,
-        "bos": spec.bos or "once",
-    }
-    return loaded.to(model.device()).eval(), tokenizer, about
+    _refuse_misfits(loaded, tokenizer, where)
+    return loaded.to(device).eval(), tokenizer
 
 
-def _tokenizer(named, revision: str | None, trusted: bool) -> PreTrainedTokenizerBase:
+def trusted(spec: EvaluateSpec) -> bool:
+    return bool(spec.pretrained and spec.pretrained.trust_remote_code)
+
+
+@contextmanager
+def hub_named(where: str, revision: str | None):
+    """A Hub out of reach is an accident that says what is missing."""
+    try:
+        yield
+    except Exception as error:
+        if revision is not None and of_the_network(error):
+            raise hub.unreachable(f"{where} at {revision}", error) from error
+        raise
+
+
+def load_tokenizer(named, revision: str | None, trusted: bool) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(
             named,

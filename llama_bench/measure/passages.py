@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from llama_bench.measure.questions import CONTEXT_BYTES, LINE_BYTES, Row, before
 
 PARTS = 4
-EXCERPT_BYTES = 400
+EXCERPT_BYTES = 320
 PASSAGE_BYTES = 260
 ANSWER_BYTES = 16  # never more tokens than bytes
 

@@ -100,7 +100,7 @@ def _prepared(spec: PrepareSpec, folder: Path, given: Inputs, progress) -> dict:
     if not given.base:
         _provide_tokenizer(spec, folder / held_out.TOKENIZER, given.tokenizer, training, progress)
         drawn = held_out.write(folder, folder / SHUFFLED, index[validation], index[test])
-    packed = training_text.write(training, folder, job._threads(), progress)
+    packed = training_text.write(training, folder, job.threads(), progress)
     if not packed.documents:
         after = f" and {', '.join(steps)}" if steps else ""
         raise UserError(f"data.corpus: nothing is left to train on after the held-out text{after}")
@@ -137,7 +137,7 @@ def _read(spec: PrepareSpec, shuffled: Path, paths: list[Path], progress) -> tup
     # of a stream the beginning is taken, for all of it may be too much; else a part from all over
     shuffle = Shuffle(shuffled, spec.seed, None if is_stream else most)
     next_told = 2**26
-    for seen in shuffle.fill(readable(), job._threads()):
+    for seen in shuffle.fill(readable(), job.threads()):
         if seen >= next_told:
             progress.say(f"{seen / 1e6:.0f} MB of text read")
             next_told *= 2

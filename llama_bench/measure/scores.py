@@ -39,7 +39,7 @@ def rows(answered: dict, tasks: dict, remarks: Remarks) -> list[dict]:
 
 
 def _scored(metrics: dict):
-    """(metric, filter, value) of lm-eval's "metric,filter" keys, its own standard errors left out."""
+    """(metric, filter, value) of lm-eval's "metric,filter" keys, without its standard errors."""
     for key, value in metrics.items():
         metric, comma, filtered = key.partition(",")
         if comma and not metric.endswith("_stderr") and isinstance(value, (int, float)):
@@ -193,7 +193,7 @@ def _text(value) -> str | None:
 
 
 def _chance(config: dict, metric: str, samples: list[dict]) -> float | None:
-    """What the task's own metadata says of its main metric; for a choice among n, the mean of 1/n."""
+    """What the task's metadata says of its main metric; of a choice among n, the mean of 1/n."""
     metadata = config.get("metadata") or {}
     first = (config.get("metric_list") or [{}])[0].get("metric")
     known = metadata.get("chance")

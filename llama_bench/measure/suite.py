@@ -44,9 +44,11 @@ def ask(
             progress(number + 1, len(names), f"{name}, finished before")
             continue
         lm.progress = lambda done, of, n=number, t=name: progress(n + done / of, len(names), t)
+        said = _Said()
         try:
-            manager = manager or _manager(names, folders)
-            now = _answer(lm, spec, manager, name)
+            with said:
+                manager = manager or _manager(names, folders)
+                now = _answer(lm, spec, manager, name)
         except (Refusal, UserError):
             raise
         except Exception as error:
@@ -56,7 +58,7 @@ def ask(
             if of_the_network(error) and not constants.HF_HUB_OFFLINE:
                 out_of_reach.append(f"{name} ({_first_line(error)})")
             else:
-                failed.append({"task": name, "reason": _reason(error)})
+                failed.append({"task": name, "reason": _reason(error) + said.last})
             continue
         kept.save(name, now)
         finished.append(now)
@@ -66,6 +68,23 @@ def ask(
             "kept; start again once the Hub answers"
         )
     return finished, failed
+
+
+class _Said(logging.Handler):
+    """What lm-eval logs as an error: some of its exceptions do not say what is wrong."""
+
+    def __init__(self):
+        super().__init__(logging.ERROR)
+        self.last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.last = f" ({record.getMessage().splitlines()[0]})"
+
+    def __enter__(self) -> None:
+        logging.getLogger("lm_eval").addHandler(self)
+
+    def __exit__(self, *_) -> None:
+        logging.getLogger("lm_eval").removeHandler(self)
 
 
 def of_the_network(error: BaseException | None) -> bool:

@@ -34,11 +34,13 @@ def load(file, **_):
 
 def token_f1(references, predictions):
     """Harmonic mean of precision and recall of words and marks (Rajpurkar et al. 2016, 6.1)."""
-    wanted, given = (
-        Counter(re.findall(r"\\w+|[^\\w\\s]", text[0].lower())) for text in (references, predictions)
-    )
+    wanted, given = (_words(text[0]) for text in (references, predictions))
     shared = sum((wanted & given).values())
     return 2 * shared / (sum(wanted.values()) + sum(given.values())) if shared else 0.0
+
+
+def _words(text):
+    return Counter(re.findall(r"\\w+|[^\\w\\s]", text.lower()))
 '''
 
 

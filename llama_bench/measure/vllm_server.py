@@ -148,6 +148,16 @@ class Server:
         }
         if stream:
             asked["stream_options"] = {"include_usage": True}
+        with self._posted(asked) as answer:
+            yield answer
+
+    def ask(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one request for completions, asked in vLLM's own words."""
+        with self._posted({"model": "probed", **asked}) as answer:
+            return json.loads(answer.read())
+
+    @contextlib.contextmanager
+    def _posted(self, asked: dict[str, Any]):
         body, kind = json.dumps(asked), {"Content-Type": "application/json"}
         try:
             with self._connected(START_SECONDS) as to:

@@ -78,6 +78,11 @@ class Train(Base):
             raise ValueError("sweep: measures the rate; leave train.learning_rate out")
         if self.sweep and self.sensitivity:
             raise ValueError("sensitivity: a sweep shows it for every size; leave one of them out")
+        if self.batch and self.batch % self.gpus:
+            raise ValueError(
+                f"batch: {self.batch} sequences cannot be shared by {self.gpus} GPUs; make it a "
+                "multiple of train.gpus"
+            )
         if self.horizon and self.schedule == "cosine":
             raise ValueError("horizon: a cosine schedule's is its own budget; leave it out")
         return self

@@ -21,6 +21,7 @@ class EvaluateSpec(Spec):
     """
 
     verb: ClassVar[str] = "evaluate"
+    recipe: int = 2
     train: str | None = None
     pretrained: Pretrained | None = None
     tasks: tuple[str, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from llama_bench.shape import Shape
 
@@ -76,7 +77,8 @@ TASKS = {
 _ASKED_OF_A_CELL = (
     *("phase", "batch", "context", "status", "reason", "tokens", "seconds"),
     *("warmup_repeats", "warmup_variation", "load", "other_processes", "busy"),
-    *("clock_hertz", "temperature_celsius", "power_watts", "joules", "sampling_seconds"),
+    *("processor_seconds", "clock_hertz", "temperature_celsius", "power_watts", "joules"),
+    "sampling_seconds",
     *("compile_seconds", "import_seconds", "load_seconds", "first_token_seconds", "peak_bytes"),
     *("reserved_bytes", "kv_bytes", "kv_formula_bytes", "training_bytes", "activation_bytes"),
 )
@@ -210,6 +212,7 @@ def _cell(shape: Shape, phase, batch, context, speed, width, joules) -> dict:
         "load": 0.1,
         "busy": False,
         "seconds": [best * slower for slower in (1.0, 1.02, 1.01, 1.05)],
+        "processor_seconds": [best * slower for slower in (1.0, 1.01, 1.0, 1.01)],
         "joules": None if joules is None else 4 * [joules * tokens],
         "peak_bytes": 4 * shape.size + batch * context * 4000,
         "kv_bytes": cache if generated else None,
@@ -227,3 +230,47 @@ def _load() -> dict:
         **{"phase": "load", "batch": 1, "context": 64, "status": "ok", "tokens": 64},
         "seconds": [7.0, 7.0],
     }
+
+
+def choice(number: int, likelihoods, gold: int, names=None, task="choose") -> dict:
+    """One item of multiple choice as items.parquet has it; `names` are the choices' texts."""
+    given = max(range(len(likelihoods)), key=likelihoods.__getitem__)
+    about = {"task": task, "filter": "none", "doc_id": number, "doc_hash": f"hash-{number}"}
+    about["verdict"] = float(given == gold)
+    rows = [
+        about | {"choice": place, "log_likelihood": value, "bytes": 4, "gold": place == gold}
+        for place, value in enumerate(likelihoods)
+    ]
+    shares = [math.exp(value) for value in likelihoods]
+    smooth = {
+        "acc": about["verdict"],
+        "gold_probability": shares[gold] / sum(shares),
+        "gold_bits_per_byte": -likelihoods[gold] / 4 / math.log(2),
+    }
+    return {"rows": rows, "gold": gold, "given": given, "names": names, "scores": smooth}
+
+
+def scores_of(items: list[dict]) -> list[dict]:
+    """Means over items, with their standard errors."""
+    rows, count = [], len(items)
+    chance = 1 / len(items[0]["rows"])
+    for metric in items[0]["scores"]:
+        values = [item["scores"][metric] for item in items]
+        mean = math.fsum(values) / count
+        spread = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+        about = {"task": items[0]["rows"][0]["task"], "filter": "none", "version": "1", "shots": 0}
+        about |= {"metric": metric, "value": mean, "standard_error": math.sqrt(spread / count)}
+        about |= {"chance": None if metric == "gold_bits_per_byte" else chance, "items": count}
+        rows.append(about | {"higher_is_better": metric != "gold_bits_per_byte"})
+    return rows
+
+
+def answers_of(items: list[dict]) -> list[dict]:
+    counted = Counter((item["gold"], item["given"]) for item in items)
+    names, task = items[0]["names"], items[0]["rows"][0]["task"]
+    return [
+        {"task": task, "gold": gold, "given": given, "items": count}
+        | {"gold_text": names[gold] if names else None}
+        | {"given_text": names[given] if names else None}
+        for (gold, given), count in sorted(counted.items())
+    ]

@@ -11,7 +11,9 @@ import json
 import math
 from pathlib import Path
 
+import pyarrow
 import results_on_paper as results
+from pyarrow import parquet
 from results_on_paper import DATA, VOCAB
 
 from llama_bench.records import Record
@@ -157,13 +159,26 @@ class Paper:
             point[f"covered_{percent}"] = 0.75
         return point
 
-    def evaluate(self, label, shape, budget=None, seed=None, pretrained=None, **said) -> Path:
+    def evaluate(
+        self, label, shape, budget=None, seed=None, pretrained=None, named=(), changed=(), **said
+    ) -> Path:
+        """`named` are more labels of the study, `changed` keys of the result."""
         result = results.evaluate(label, shape, budget, law(shape.size, budget or 4e6))
         trained = {"budget": budget, "seed": seed} if budget else {}
         id = f"{label}-{budget}-s{seed}-eval" if budget else f"{label}-eval"
+        id = "-".join([id, *map(str, dict(named).values())])
         spec = {"pretrained": pretrained} if pretrained else {"train": f"{label}-{budget}-s{seed}"}
-        labels = {"model": label, "suite": "heldout"} | trained
-        return self.add("evaluate", id, labels, result, spec, **said)
+        labels = {"model": label, "suite": "heldout"} | trained | dict(named)
+        return self.add("evaluate", id, labels, result | dict(changed), spec, **said)
+
+    def answer(self, label, budget, items: list[dict], seed=0, **more) -> Path:
+        """An evaluation of one task, from its items (results_on_paper.choice)."""
+        shape = shape_of_size(self.sizes[label])
+        changed = {"scores": results.scores_of(items), "answers": results.answers_of(items)}
+        folder = self.evaluate(label, shape, budget, seed, changed=changed, **more)
+        rows = [row for item in items for row in item["rows"]]
+        parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "items.parquet")
+        return folder
 
     def limits(self, kind="cpu", precision="float32") -> Path:
         """What the device of every probe can do."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import re
 import xml.etree.ElementTree as xml
 
@@ -14,6 +15,7 @@ from test_collect import collected
 from test_report import reported
 
 from llama_bench.derive import forecast, plot
+from llama_bench.derive.judging import score_forecast
 from llama_bench.derive.tables import study_tables
 from llama_bench.derive.words import ledgertext
 from llama_bench.fields import UserError
@@ -273,3 +275,129 @@ def test_a_forecast_says_why_its_fit_did_not_converge(tmp_path):
     made = really_forecast(ladder, "1.6M")
     assert made["status"] != "converged"
     assert f"the fit ended {made['status']}: " in made["why"] and "; " in made["why"]
+
+
+# forecasts of scores
+
+
+def known_runs(rate: float = 0.5, noise: float = 0.01) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+    """Runs whose accuracy is a known sigmoid of compute, those of the largest size held out."""
+    wiggle = random.Random(2)
+    rows = []
+    for params in (2e4, 6e4, 2e5, 6e5):
+        for tokens in (2e5, 6e5, 2e6):
+            flops = 6 * params * tokens
+            share = 0.25 + 0.75 / (1 + (1e12 / flops) ** rate)
+            rows.append({"params": params, "tokens": tokens, "flops": flops, "seed": 0})
+            rows[-1] |= {"value": share + wiggle.gauss(0, noise), "truth": share, "chance": 0.25}
+            rows[-1] |= {"loss": law(params, tokens), "task_loss": 1 + 30 / flops**0.1}
+    table = pandas.DataFrame(rows)
+    held = table["params"] == 6e5
+    return table[~held], table[held]
+
+
+def test_an_accuracy_that_follows_a_law_is_foretold():
+    known, ahead = known_runs()
+    points = ahead[["params", "tokens", "flops"]]
+    made = score_forecast.of_task(known, points, "acc")
+    assert made["status"] == "converged" and made["law"] in ("direct", "two_step")
+    assert {row["law"] for row in made["choice"]["table"]} == {"direct", "two_step"}
+    for point, truth in zip(made["points"], ahead["truth"], strict=True):
+        assert point["point"] == pytest.approx(truth, abs=0.05)
+        assert 0 <= point["low_95"] <= truth <= point["high_95"] <= 1
+
+
+def test_a_task_without_a_loss_of_its_own_takes_the_trainings():
+    known, ahead = known_runs()
+    known = known.assign(task_loss=math.nan)
+    made = score_forecast.of_task(known, ahead[["params", "tokens", "flops"]], "exact_match")
+    (step,) = {row["settings"]["chance"] for row in made["choice"]["table"]}
+    assert step == 0.0  # nothing to guess among
+    assert made["task_loss"] in (None, "loss")
+
+
+def test_bits_per_byte_are_foretold_as_a_loss():
+    known, ahead = known_runs()
+    known = known.assign(value=known["loss"] / 3)
+    made = score_forecast.of_task(known, ahead[["params", "tokens", "flops"]], "bits_per_byte")
+    truth = ahead["loss"] / 3
+    for point, bits in zip(made["points"], truth, strict=True):
+        assert point["point"] == pytest.approx(bits, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "why"),
+    [
+        (lambda runs: runs[:5], "too-few-points", "5 evaluated runs; a forecast needs at least 6"),
+        (lambda runs: runs.assign(value=0.0), "ill-posed", "all 9 runs have the same acc, 0"),
+    ],
+)
+def test_what_cannot_be_foretold_says_why(change, status, why):
+    known, ahead = known_runs()
+    made = score_forecast.of_task(change(known), ahead[["params", "tokens", "flops"]], "acc")
+    assert (made["status"], made["why"], made["law"]) == (status, why, None)
+    assert "point" not in made["points"][0]
+
+
+def test_scores_are_foretold_from_records_and_scored_by_the_held_out_evaluation(
+    tmp_path, monkeypatch
+):
+    """From the records of trainings and evaluations, through the file, to the report."""
+    monkeypatch.chdir(tmp_path)
+    paper = Paper(tmp_path / "results").whole()
+    ladder = pandas.DataFrame(collected(paper)["ladder"])
+    used, ahead = ladder[ladder["model"] != "1.6M"], ladder[ladder["model"] == "1.6M"]
+    names = ["run", "model", "params", "tokens", "flops"]
+    points = [
+        ForecastPoint(**row, evaluation=f"{row['run']}-eval")
+        for row in ahead[names].to_dict("records")
+    ]
+    asked = ForecastSpec(
+        runs=tuple(used["run"]),
+        points=tuple(points),
+        tasks=("heldout_next_line", "heldout_bits_per_byte", "heldout_chrf"),
+        evaluations=tuple(f"{run}-eval" for run in used["run"]),
+    )
+    path = tmp_path / "results" / "forecasts" / f"{asked.id}.json"
+    forecast.run(asked.canonical(), path, [])
+    made = json.loads(path.read_text())
+    assert asked.id.startswith("1.6M-scores-") and made["id"] == asked.id
+    assert [task["task"] for task in made["tasks"]] == list(asked.tasks[:2])
+    assert made["left_out"] == [{"task": "heldout_chrf", "why": "no run has a score of it"}]
+    once = path.read_bytes()
+    forecast.run(asked.canonical(), path, [])
+    assert path.read_bytes() == once  # never written again
+    path.write_text(json.dumps(made | {"written": BEFORE}))
+    paper.forecasts.append(str(path))
+    rows = collected(paper)["score_forecasts"]
+    assert len(rows) == 2 * 3 * 3 and all(row["before"] for row in rows)
+    for row in rows:
+        if row["task"] == "heldout_bits_per_byte":
+            assert row["value"] == pytest.approx(law(row["params"], row["tokens"]) / 2.4)
+            assert abs(row["error"]) < 0.02 * row["value"]
+        assert row["error"] == row["point"] - row["value"]
+        assert row["inside"] == (row["low"] <= row["value"] <= row["high"])
+    text = reported(paper).read_text()
+    assert "Of 6 scored forecasts, " in text and ">Scores of tasks<" in text
+    path.write_text(json.dumps(made | {"written": AFTER}))
+    text = reported(paper).read_text()
+    assert "6 of 6 were written after the run began" in text and "scored forecasts" not in text
+
+
+def test_a_held_out_score_that_is_not_measured_yet_waits(tmp_path):
+    paper = study(tmp_path)
+    entry = {"task": "t", "metric": "acc", "filter": "none", "law": "direct", "why": None}
+    point = {"run": "700k-800000-s0", "evaluation": "none", "model": "700k", "params": 7e5}
+    point |= {"tokens": 800_000, "flops": 1e12, "point": 0.5, "low_95": 0.4, "high_95": 0.6}
+    content = {"id": "held-scores", "written": BEFORE, "runs_used": ["a"], "levels": [0.95]}
+    content["tasks"] = [entry | {"status": "converged", "points": [point]}]
+    path = tmp_path / "forecasts" / "held-scores.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(content))
+    paper.forecasts.append(str(path))
+    (row,) = collected(paper)["score_forecasts"]
+    assert (row["run_status"], row["value"], row["inside"]) == ("missing record", None, None)
+    assert '<span class="tag soft">not scored yet</span>' in reported(paper).read_text()
+    path.write_text(json.dumps(content | {"tasks": [{"task": "t"}]}))
+    with pytest.raises(UserError, match=r"held-scores\.json: is no forecast file"):
+        collected(paper)

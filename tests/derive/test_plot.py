@@ -16,8 +16,25 @@ from llama_bench.derive import collect, fit, plot
 from llama_bench.fields import UserError
 
 LOSS = {"loss-parameters", "loss-tokens", "loss-flops", "training-curves"}
-COST = {"speed-prefill", "speed-decode", "speed-train", "memory"}
+PROBED = {
+    *("speed-prefill", "speed-decode", "speed-train", "memory", "memory-context"),
+    *("latency-prefill", "latency-decode"),
+}
+LIMITED = {"mfu-prefill", "mbu-decode"}  # where the device's limits were measured
+TRADED = {  # where there are several models to choose from
+    *("tradeoff-time", "tradeoff-memory", "tradeoff-time-heldout-heldout_next_line-acc"),
+    "tradeoff-time-heldout-heldout_bits_per_byte-bits_per_byte",
+}
+LOADED = {
+    "tradeoff-time-heldout-heldout_next_line-acc",
+    *(
+        f"tradeoff-{cost}-heldout-heldout_bits_per_byte-bits_per_byte"
+        for cost in ("time", "memory")
+    ),
+}
+COST = PROBED | LIMITED
 TASKS = {"score-heldout-heldout_next_line-acc", "score-heldout-heldout_bits_per_byte-bits_per_byte"}
+TOKENS = {"tokens-heldout_next_line-acc", "tokens-heldout_bits_per_byte-bits_per_byte"}
 
 
 def tabled(paper: Paper) -> Path:
@@ -81,9 +98,9 @@ def nothing(root):
     ("study", "expected"),
     [
         (trained_only, LOSS - {"loss-tokens"}),
-        (one_size, (LOSS - {"loss-parameters"}) | TASKS | COST),
-        (one_budget, (LOSS - {"loss-tokens"}) | TASKS | COST),
-        (pretrained_only, TASKS | COST),
+        (one_size, (LOSS - {"loss-parameters"}) | TASKS | TOKENS | COST),
+        (one_budget, (LOSS - {"loss-tokens"}) | TASKS | COST | TRADED),
+        (pretrained_only, TASKS | PROBED | LOADED),
         (only_failures, set()),
         (nothing, set()),
     ],
@@ -101,9 +118,12 @@ def test_a_whole_study_with_its_law(tmp_path):
     paper = Paper(tmp_path, noise=0.002).whole()
     paper.pretrained("stories3M", shape_of_size(3_000_000))
     entries = drawn(paper, fitted(paper))
-    assert set(entries) == LOSS | TASKS | COST | {"law-chinchilla"}
+    assert set(entries) == LOSS | TASKS | TOKENS | COST | LOADED | {
+        *("tradeoff-time", "law-chinchilla")
+    }
     assert [e["section"] for e in entries.values()] == sorted(
-        (e["section"] for e in entries.values()), key=["loss", "law", "tasks", "cost"].index
+        (e["section"] for e in entries.values()),
+        key=["loss", "law", "tasks", "cost", "cost-details"].index,
     )
     ticks = words(tmp_path / "figures" / "loss-parameters.svg")
     assert "100k" in ticks and "1M" in ticks and "1e" not in ticks

@@ -1,6 +1,7 @@
 """Static cache and compiled step, weights of few bits, cold starts, the largest batch that fits."""
 
 import json
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -8,7 +9,7 @@ from importlib import metadata
 import pytest
 import torch
 
-from llama_bench.measure import engines, largest_batch, phases, probe, quantized, static_cache
+from llama_bench.measure import cold_start, largest_batch, phases, probe, quantized, static_cache
 from llama_bench.measure import model as models
 from llama_bench.shape import Shape
 from llama_bench.specs import ProbeSpec
@@ -124,21 +125,17 @@ def test_load_is_import_weights_and_first_token_each_time_anew(tmp_path):
     assert not (tmp_path / "cold_start").exists(), "weights are deleted"
 
 
-def test_a_cold_start_that_is_refused_is_a_row(tmp_path, shared):
-    """The process itself says that the folder lacks what its configuration asks for."""
-    from llama_bench.measure.cold_start import Load
-
-    (tmp_path / "config.json").write_text(
-        (shared("models", "stories260K") / "config.json").read_text()
-    )
+def test_a_cold_start_of_what_is_no_model_says_so(tmp_path, shared):
+    """What the process says of a folder that has a configuration, and no weights."""
+    shutil.copy(shared("models", "stories260K") / "config.json", tmp_path)
     spec = ProbeSpec(
         model=SHAPE,
         vocab_size=VOCAB,
         **dict(device="cpu", phases=("load",), batches=(1,), contexts=(4,), repeats=1, seconds=0),
     )
-    with pytest.raises(engines.Refusal) as caught:
-        Load(spec, tmp_path, 1, 4).timed()
-    assert caught.value.status == "missing"
+    said = cold_start._main(["0.0", spec.canonical(), "1", "4", str(tmp_path)])
+    assert said["status"] == "missing"
+    assert "no model that can be loaded" in said["reason"]
 
 
 @pytest.mark.parametrize("most", [0, 1, 2, 3, 5, 64, 100, 255, 4095, 4096, 5000])

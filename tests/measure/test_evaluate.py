@@ -7,8 +7,8 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny_llama import CONTEXT, SHAPE, checkpoint
 from sacrebleu import corpus_chrf
+from tiny_llama import CONTEXT, SHAPE, checkpoint
 from transformers import AutoModelForCausalLM
 
 from llama_bench import records
@@ -196,7 +196,7 @@ def test_the_model_says_what_was_loaded(evaluated, local):
     assert result["parameters"] == SHAPE.parameters(512)
     assert result["model"] == {
         "path": str(local), "repo": None, "commit": None, "dtype": "float32", "context": CONTEXT,
-        "bos": "once",
+        "bos": "once", "quantization": None, "engine": "transformers",
     }  # fmt: skip
     assert [row["prompt"] for row in result["samples"]] == ["import", "import"]
 

@@ -1,6 +1,9 @@
 """The adapter: a model's own numbers, whatever the batch, the tokenizer or the neighbours."""
 
+import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +12,9 @@ from lm_eval.models.huggingface import HFLM
 from tiny_llama import CONTEXT, adapter, checkpoint
 
 from llama_bench.measure import generation
+from llama_bench.measure.halving import in_halves
 from llama_bench.measure.packing import packed
+from llama_bench.records import Refusal
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +146,99 @@ def test_one_request_that_cannot_be_scored_leaves_the_others(local):
     assert lm.remarks.counts["unscored"] == {"x": 2}
     reasons = {doc: reason for (_, doc, _), reason in lm.remarks.reasons.items()}
     assert "nothing" in reasons[0] and f"window {CONTEXT}" in reasons[2]
+
+
+CRAMPED = """
+import json, resource, sys
+import torch
+from llama_bench.measure import lm as adapters
+from lm_eval.api.instance import Instance
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+class Counting(adapters.CausalLM):
+    passes, fitted = 0, 0
+
+    def _pass(self, batch):
+        type(self).passes += 1
+        answers = super()._pass(batch)
+        type(self).fitted += 1
+        return answers
+
+adapters.PASS["cpu"] = (2**20, 2**40)
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1]).eval()
+lm = Counting(model, AutoTokenizer.from_pretrained(sys.argv[1]))
+texts = [f"x{n} = {n}\\n" * 50 for n in range(40)]
+kind = "loglikelihood_rolling"
+asked = [Instance(kind, {}, (t,), 0, metadata=("t", n, 1)) for n, t in enumerate(texts)]
+lm.loglikelihood_rolling(asked[:1])
+passes = lm.passes
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+held = int(status["VmData"].split()[0]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (held + 60 * 2**20, resource.RLIM_INFINITY))
+answers = lm.loglikelihood_rolling(asked)
+print(json.dumps([answers, lm.passes - passes, lm.fitted - passes]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own limit is Linux's")
+def test_a_pass_that_does_not_fit_is_halved_and_nothing_is_lost(local):
+    """The kernel refuses memory to a process of its own; all requests are answered all the same."""
+    command = [sys.executable, "-c", CRAMPED, str(local)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    answers, passes, fitted = json.loads(done.stdout.splitlines()[-1])
+    assert passes > fitted > 1  # it would be one pass
+    texts = [(f"x{n} = {n}\n" * 50,) for n in range(40)]
+    free = adapter(local).loglikelihood_rolling(ask("loglikelihood_rolling", *texts))
+    assert answers == pytest.approx(free, rel=1e-5)
+
+
+def test_work_that_fails_for_another_reason_is_not_repeated():
+    tried = []
+
+    def work(items):
+        tried.append(len(items))
+        raise ValueError("nothing to do with memory")
+
+    with pytest.raises(ValueError, match="nothing to do"):
+        in_halves(work, [1, 2, 3])
+    assert tried == [3]
+
+
+def test_a_tokenizer_without_a_pad_token_is_padded_all_the_same(local):
+    lm = adapter(local)
+    lm.tokenizer.pad_token = None
+    assert lm.tokenizer.pad_token_id is None
+    settings = {"until": ["\n"], "do_sample": False, "max_gen_toks": 6}
+    prompts = ["import ", "for line in lines:\n    print("]
+    together = lm.generate_until(ask("generate_until", *((p, settings) for p in prompts)))
+    alone = [lm.generate_until(ask("generate_until", (p, settings)))[0] for p in prompts]
+    assert together == alone
+
+
+def test_settings_of_generation_replace_the_tasks_own(local):
+    lm = adapter(local)
+    lm.settings = {"max_gen_toks": 3, "until": []}
+    asked = {"until": ["x"], "do_sample": False, "max_gen_toks": 40}
+    (text,) = lm.generate_until(ask("generate_until", ("import ", asked)))
+    prompt = lm.encoding.encode("import ")
+    with torch.no_grad():
+        out = lm.model.generate(torch.tensor([prompt]), max_new_tokens=3, do_sample=False)
+    assert text == lm.tokenizer.decode(out[0], skip_special_tokens=True)[len("import ") :]
+
+
+TEMPLATE = """{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}
+{%- endif %}<{{ m.role }}>{{ m.content }}{% endfor %}
+{%- if add_generation_prompt %}<model>{% endif %}"""
+
+
+def test_prompts_take_the_form_of_the_models_own_template(local):
+    lm = adapter(local)
+    with pytest.raises(Refusal, match="no chat template"):
+        lm.apply_chat_template([{"role": "user", "content": "hello"}])
+    lm.tokenizer.chat_template = TEMPLATE
+    talk = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
+    assert lm.apply_chat_template(talk) == "<user>be brief\n\nhello<model>"
 
 
 def test_a_long_context_loses_its_beginning(local):

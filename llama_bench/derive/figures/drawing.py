@@ -33,6 +33,8 @@ LAST = (
     "length-\nnormalised",
     "chance",
     "weights alone",
+    "trunk",
+    "averaged\ntrunk",
 )  # what is no model stands at the end of a legend
 PARAMETERS = "Parameters without embeddings"
 
@@ -66,7 +68,7 @@ _STYLE = {
 @dataclass(frozen=True)
 class Figure:
     """A drawn figure and what is said of it. `section` is the report's: loss, law,
-    forecasts, data, tasks, cost."""
+    forecasts, data, tasks, cost, cost-details."""
 
     name: str
     section: str
@@ -154,11 +156,6 @@ def finish_bars(figure, ax, *, x: str, y: str, legend: str) -> None:
     finish(figure, ax, x=x, y=y, legend=legend, x_scale="linear", y_scale="linear")
     ax.set_xticks(places, names)
     ax.grid(False, axis="x")
-
-
-def discard(figure) -> None:
-    """Of a figure that turned out to have nothing to show."""
-    plt.close(figure)
 
 
 def scale(axis, kind: str) -> None:

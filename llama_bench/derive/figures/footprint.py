@@ -24,11 +24,10 @@ def against_size(memory, section: str) -> Iterator[Figure]:
     """Of each phase the largest cell that has a figure, and the weights alone; with several ways
     the decode of each."""
     known = memory.dropna(subset=["peak_bytes", ALL])
-    known = known[known["status"].fillna("ok") == "ok"].assign(
-        mebibytes=known["peak_bytes"] / 2**20, busy=False
-    )
+    known = known[known["status"] == "ok"]
     if not len(known):
         return
+    known = known.assign(mebibytes=known["peak_bytes"] / 2**20, busy=False)
     figure, ax = drawing.axes()
     legend, found = _series(known)
     for each in found:
@@ -82,7 +81,7 @@ def against_context(memory, section: str) -> Iterator[Figure]:
         heights = rows[part].to_numpy() / 2**20
         ax.bar(places, heights, bottom=below, color=colour, label=name, width=0.6)
         below = below + heights
-    ax.set_xticks(places, [f"{context:.0f}" for context in rows["context"]])
+    ax.set_xticks(places, [show.exact(context) for context in rows["context"]])
     drawing.finish_bars(figure, ax, x="Context (tokens)", y="Memory (MiB)", legend="Peak")
     off = (rows["kv_bytes"] / rows["kv_formula_bytes"] - 1).abs().max()
     caption = (
@@ -104,9 +103,10 @@ def largest_batches(tables, section: str) -> Iterator[Figure]:
     for model in models:
         each = probed.Series(model, rows[rows["model"] == model], colours[model], marks[model])
         probed.draw(ax, each, "context", "batch")
-    contexts = rows["context"].unique()
+    contexts = sorted(rows["context"].unique())
     axes = {"x": "Context (tokens)", "y": "Largest batch"}
-    drawing.finish(figure, ax, **axes, legend="Model", x_ticks=contexts)
+    drawing.finish(figure, ax, **axes, legend="Model")
+    ax.set_xticks(contexts, [show.exact(context) for context in contexts])
     caption = "The largest batch of sequences that decodes without running out of memory."
     if (rows["limited_by"] == "most").any():
         caption += f" At {show.exact(rows['batch'].max())} the search ended before memory did."

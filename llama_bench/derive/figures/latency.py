@@ -30,8 +30,7 @@ _PARTS = {
 
 def against_batch(cells, phase: str, section: str) -> Iterator[Figure]:
     """At the longest context: of each sequence, whatever the others of its batch get."""
-    rows = ways.first(cells)
-    rows = rows[rows["phase"] == phase]
+    rows = cells[cells["phase"] == phase]
     rows = rows[rows["context"] == rows["context"].max()]
     if rows["batch"].nunique() < 2:
         return
@@ -41,22 +40,38 @@ def against_batch(cells, phase: str, section: str) -> Iterator[Figure]:
         low=rows["median_low_seconds"] / steps,
         high=rows["median_high_seconds"] / steps,
     )
-    models = list(rows.sort_values(probed.SIZE)["model"].unique())
-    if len(models) > _MODELS:
-        models = [models[round(place)] for place in np.linspace(0, len(models) - 1, _MODELS)]
-    colours, marks = drawing.shades(models), drawing.marks(models)
     figure, ax = drawing.axes()
-    for model in models:
-        each = probed.Series(model, rows[rows["model"] == model], colours[model], marks[model])
+    legend, found, about = _waiting(rows)
+    for each in found:
         probed.draw(ax, each, "batch", "wait", ("low", "high"))
     name, axis, title = _WAITS[phase]
     batches = rows["batch"].unique()
-    drawing.finish(figure, ax, x="Batch (sequences)", y=axis, legend="Model", x_ticks=batches)
+    drawing.finish(figure, ax, x="Batch (sequences)", y=axis, legend=legend, x_ticks=batches)
     caption = (
         f"Medians with the bootstrap’s 95 % interval, context {rows['context'].iloc[0]:.0f}, "
-        f"{ways.name(ways.found(rows)[0])}; sampling excluded." + probed.notes(rows)
+        f"{about}; sampling excluded." + probed.notes(rows)
     )
     yield Figure(name, section, title, caption, figure)
+
+
+def _waiting(rows) -> tuple[str, list[probed.Series], str]:
+    """Series by model, or of the largest model by way where there are several."""
+    found = ways.found(rows)
+    if len(found) > 1:
+        largest = rows[rows[probed.SIZE] == rows[probed.SIZE].max()]
+        parts = {"\n".join(way): ways.of(largest, way) for way in found}
+        parts = {label: mine for label, mine in parts.items() if len(mine)}
+        legend, about = "Engine,\nprecision", f"model {largest['model'].iloc[0]}"
+        colours = dict(zip(parts, sns.color_palette("colorblind", len(parts)), strict=True))
+    else:
+        models = list(rows.sort_values(probed.SIZE)["model"].unique())
+        if len(models) > _MODELS:
+            models = [models[round(place)] for place in np.linspace(0, len(models) - 1, _MODELS)]
+        parts = {model: rows[rows["model"] == model] for model in models}
+        legend, about, colours = "Model", ways.name(found[0]), drawing.shades(models)
+    marks = drawing.marks(list(parts))
+    listed = [probed.Series(name, part, colours[name], marks[name]) for name, part in parts.items()]
+    return legend, listed, about
 
 
 def energy(cells, section: str) -> Iterator[Figure]:
@@ -96,8 +111,9 @@ def cold_start(tables, section: str) -> Iterator[Figure]:
         below = below + heights
     ax.set_xticks(places, medians["model"])
     drawing.finish_bars(figure, ax, x="Model", y="Seconds to the first token", legend="Start")
+    starts = show.plural(int(rows["repeat"].max()) + 1, "start")
     caption = (
-        f"A fresh process each time, medians of {show.plural(int(rows['repeat'].max()) + 1, 'start')}; "
+        f"A fresh process each time, medians of {starts}; "
         f"{ways.name(ways.found(rows)[0])}." + probed.notes(rows)
     )
     yield Figure("cold-start", section, "Cold start", caption, figure)

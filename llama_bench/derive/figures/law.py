@@ -57,7 +57,7 @@ def _models(points, ladder) -> list[str]:
 
 def isolines(ax, ladder, fits, colours) -> str:
     """Draw what the first law that converged says for each size; the sentence for the caption."""
-    told = [fit for fit in fits if fit["status"] != "converged"]
+    told = [fit for fit in fits if fit["status"] != "converged" and not lawtext.of_scores(fit)]
     note = " ".join(
         f"No curve of {fit['law']} is drawn: its fit ended {fit['status']}." for fit in told
     )

@@ -68,7 +68,7 @@ def draw(ax, each: Series, x: str, y: str, bars=None) -> None:
     measured beside other programs is hollow. `bars` are the names of lower and upper end."""
     rows = each.rows.sort_values(x)
     own = rows[rows["origin"] != "pretrained"]
-    ax.plot(own[x], own[y], color=each.colour, label=each.label if len(own) else None)
+    ax.plot(own[x], own[y], color=each.colour)
     kinds = {"trained": (each.marker, 5.5, "white"), "pretrained": ("*", 10, drawing.INK)}
     for origin, (marker, size, edge) in kinds.items():
         mine = rows[(rows["origin"] == "pretrained") == (origin == "pretrained")]
@@ -77,8 +77,9 @@ def draw(ax, each: Series, x: str, y: str, bars=None) -> None:
             look = {"mfc": "white", "mec": each.colour, "mew": 1.2} if rest else {"mec": edge}
             look = {"mew": 0.6, "color": each.colour, "ms": size} | look
             ax.plot(part[x], part[y], marker, **look)
-    if not len(own):
-        ax.plot([], [], "*", color=each.colour, mec=drawing.INK, ms=9, label=each.label)
+    shown = (each.marker, "-", "white") if len(own) else ("*", "none", drawing.INK)
+    look = dict(zip(("marker", "ls", "mec"), shown, strict=True))
+    ax.plot([], [], color=each.colour, mew=0.6, label=each.label, **look)
     if bars and len(rows.dropna(subset=bars)):
         low, high = (np.abs(rows[y] - rows[end]).fillna(0) for end in bars)
         ax.errorbar(rows[x], rows[y], yerr=[low, high], ls="none", color=each.colour, elinewidth=1)

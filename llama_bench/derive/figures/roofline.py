@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import seaborn as sns
-
 from llama_bench.derive.figures import drawing, probed
 from llama_bench.derive.figures.drawing import Figure
-from llama_bench.derive.words import show, ways
 
 PHASES = {
     "prefill": "Reading the prompt (prefill)",
@@ -18,14 +15,13 @@ PHASES = {
 _BOUND = {
     "prefill": "floating-point operations over the rate of a matrix product, or bytes over the "
     "bandwidth of a copy, whichever takes longer",
-    "decode": "bytes of weights and key-value cache over the bandwidth of a copy (or operations over "
-    "the rate of a matrix product, if that takes longer)",
+    "decode": "bytes of weights and key-value cache over the bandwidth of a copy (or operations "
+    "over the rate of a matrix product, if that takes longer)",
     "train": "floating-point operations over the rate of a matrix product",
 }
 _SHARES = {
-    ("prefill", "mfu"): "prefill, MFU",
-    ("decode", "mbu"): "decode, MBU",
-    ("train", "mfu"): "train, MFU",
+    "prefill": ("mfu", "Floating-point operations a second over those of a large matrix product"),
+    "decode": ("mbu", "Bytes of weights and cache a second over those of a large copy"),
 }
 
 
@@ -66,44 +62,29 @@ def _roof_words(rows, phase: str) -> str:
     return said
 
 
-def shares(cells, section: str) -> Iterator[Figure]:
-    """MFU of prefill and training, MBU of decode, at one reader's cell and the largest batch."""
-    cells = ways.first(cells)
-    figure, ax = drawing.axes()
-    colours = sns.color_palette("colorblind", len(_SHARES))
-    drawn = []
-    for ((phase, share), label), colour in zip(_SHARES.items(), colours, strict=True):
-        rows = cells[cells["phase"] == phase].dropna(subset=[share])
-        rows = rows[rows["context"] == rows["context"].max()]
-        for batch, line in zip(
-            sorted({rows["batch"].min(), rows["batch"].max()}), "so", strict=False
-        ):
-            mine = rows[rows["batch"] == batch]
-            mine = mine.assign(percent=100 * mine[share])
-            named = f"{label}\nbatch {batch:.0f}"
-            if len(mine):
-                each = probed.Series(named, mine, colour, line)
-                probed.draw(ax, each, probed.SIZE, "percent")
-                drawn.append(mine)
-    if not drawn:
-        drawing.discard(figure)
+def share(cells, phase: str, section: str) -> Iterator[Figure]:
+    """What of the measured rate a phase reaches: of the one that mostly limits it."""
+    column, rate = _SHARES[phase]
+    rows = cells[cells["phase"] == phase].dropna(subset=[column])
+    if not len(rows):
         return
-    axes = {"x": drawing.PARAMETERS, "y": "Reached of the measured rate (%)"}
-    drawing.finish(figure, ax, **axes, legend="Phase")
-    first = ways.name(ways.found(cells)[0])
-    contexts = sorted({f"{rows['context'].iloc[0]:.0f}" for rows in drawn})
-    caption = (
-        "MFU: operations over those of a matrix product as measured on this device; MBU: bytes of "
-        f"weights and cache over those of a measured copy. Context {show.listed(contexts)}; {first}."
-    )
-    caption += _vendor_words(cells) + probed.notes(cells)
-    yield Figure("roofline-shares", section, "How much of the device is used", caption, figure)
+    rows = rows.assign(percent=100 * rows[column])
+    figure, ax = drawing.axes()
+    legend, found = probed.series(rows)
+    for each in found:
+        probed.draw(ax, each, probed.SIZE, "percent")
+    name = column.upper()
+    drawing.finish(figure, ax, x=drawing.PARAMETERS, y=f"{name} (%)", legend=legend)
+    caption = f"{rate}, as measured on this device.{probed.way_note(rows)}"
+    caption += _vendor_words(rows, column) + probed.notes(rows)
+    title = f"{PHASES[phase]}: {name}"
+    yield Figure(f"{column}-{phase}", section, title, caption, figure)
 
 
-def _vendor_words(cells) -> str:
-    known = cells.dropna(subset=["vendor_mbu", "mbu"])
-    known = known[known["mbu"] > 0]
-    if not len(known):
+def _vendor_words(rows, column: str) -> str:
+    known = rows.dropna(subset=[f"vendor_{column}"])
+    known = known[known[column] > 0]
+    ratios = sorted({f"{ratio:.2g}" for ratio in known[f"vendor_{column}"] / known[column]})
+    if not ratios:
         return ""
-    lower = known["vendor_mbu"].iloc[0] / known["mbu"].iloc[0]
-    return f" Of the vendor’s dense figures, MBU is {show.digits(lower, 2)} times as much."
+    return f" Of the vendor’s dense figure it is {' or '.join(ratios)} times that."

@@ -1,4 +1,8 @@
-"""Every task score against size, with its error bars and what guessing would score."""
+"""Every task's score against size, with its error bars and what guessing would score.
+
+Beside a score that counts right answers stands the smooth one of the same items, which moves first;
+all other metrics are in the tables.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import numpy as np
 
 from llama_bench.derive.figures import drawing
 from llama_bench.derive.figures.drawing import Figure
+from llama_bench.derive.tables import main_metric
 from llama_bench.derive.words import scores, show
 
 # a metric that is drawn in the figure of another one of the same task: the same answers, scored
@@ -18,16 +23,39 @@ BESIDE = {"acc_norm": "acc"}
 def draw(tables, fits) -> Iterator[Figure]:
     told = scores.told(tables).dropna(subset=["parameters_without_embeddings"])
     about = dict(zip(tables["tasks"]["task"], tables["tasks"]["description"], strict=True))
+    own, screen = scores.own_metrics(tables), _screened(tables["screen"])
     several = told["suite"].nunique() > 1
+    alone = []  # a task of one figure comes after those of two, which stand side by side
     for (suite, task, filter), rows in told.groupby(["suite", "task", "filter"], dropna=False):
-        metrics = set(rows["metric"])
-        beside = {metric: BESIDE.get(metric) for metric in metrics}
-        drawn = rows["metric"].map(lambda m, at=beside: at[m] if at[m] in at else m)
-        for metric, part in rows.groupby(drawn):
-            yield _figure(part, suite, task, metric, filter, about.get(task), several)
+        main = main_metric.of(rows["metric"], own.get(task))
+        drawn = [metric for metric in (main, scores.companion(rows["metric"], main)) if metric]
+        figures = [
+            _figure(
+                rows[rows["metric"].isin([metric, *_besides(metric)])],
+                (suite, task, metric, filter),
+                about.get(task) if metric == main else None,
+                several,
+                screen.get((suite, task, metric, filter)),
+            )
+            for metric in drawn
+        ]
+        alone += figures if len(figures) == 1 else []
+        yield from figures if len(figures) > 1 else []
+    yield from alone
 
 
-def _figure(rows, suite, task, metric, filter, description, several_suites) -> Figure:
+def _besides(metric: str) -> list[str]:
+    return [second for second, first in BESIDE.items() if first == metric]
+
+
+def _screened(screen) -> dict[tuple, dict]:
+    """What the screen says of the sizes, by its task metric."""
+    rows = screen[screen["over"] == "sizes"].to_dict("records")
+    return {tuple(row[key] for key in scores.KEYS): row for row in rows}
+
+
+def _figure(rows, key, description, several_suites, screened) -> Figure:
+    suite, task, metric, filter = key
     figure, ax = drawing.axes()
     second = rows[rows["metric"] != metric]
     _scores(ax, rows[rows["metric"] == metric])
@@ -45,7 +73,7 @@ def _figure(rows, suite, task, metric, filter, description, several_suites) -> F
         figure,
         ax,
         x=drawing.PARAMETERS,
-        y=f"{name[0].upper()}{name[1:]} ({better} is better)",
+        y=f"{scores.axis_name(metric)} ({better} is better)",
         legend=legend,
         y_scale="linear",
     )
@@ -55,9 +83,16 @@ def _figure(rows, suite, task, metric, filter, description, several_suites) -> F
         "score-" + "-".join(_safe(part) for part in [str(suite), *parts[-3:]]),
         "tasks",
         f"{task}: {name}",
-        _caption(ax, rows, description, chance),
+        " ".join([_caption(ax, rows, description, chance), *_noise(screened)]),
         figure,
     )
+
+
+def _noise(screened) -> list[str]:
+    """That the sizes cannot be told apart, where they cannot."""
+    if not screened or show.absent(screened["told_apart"]) or screened["told_apart"]:
+        return []
+    return [f"{scores.BLURRED} At this scale the sizes cannot be told apart by it."]
 
 
 def _scores(ax, rows, second: bool = False) -> None:

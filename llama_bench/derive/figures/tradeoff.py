@@ -36,7 +36,7 @@ def _figure(quality: tradeoff.Quality, costs, cost: str, section: str) -> Iterat
     models = list(points.sort_values("parameters_without_embeddings")["model"].unique())
     colours = drawing.shades(models)
     found = ways.found(points)
-    _front(ax, points[points["front"]].sort_values(cost), cost, quality.lower_is_better)
+    _front(ax, points[points["front"]].sort_values(cost), cost)
     for way, marker in drawing.marks(found).items():
         for each in ways.of(points, way).itertuples():
             _point(ax, each, cost, colours[each.model], marker)
@@ -44,15 +44,12 @@ def _figure(quality: tradeoff.Quality, costs, cost: str, section: str) -> Iterat
             ax.plot([], [], marker, color=drawing.SOFT, label="\n".join(way))
     if (points["origin"] == "pretrained").any():
         ax.plot([], [], "o", mfc="white", mec=drawing.INK, mew=1.4, label="trained\nelsewhere")
-    _label(ax, points[points["front"]], cost, len(found) > 1)
-    better = "lower" if quality.lower_is_better else "higher"
+    _label(ax, points[points["front"]], cost, quality.lower_is_better)
     drawing.finish(
         figure,
         ax,
         x=tradeoff.COSTS[cost] + ("" if cost == "bytes" else ", decoding"),
-        y=f"{quality.label}"
-        if quality.name == "loss"
-        else f"{quality.label}\n({better} is better)",
+        y=quality.axis,
         legend="",
         y_scale="linear",
     )
@@ -60,7 +57,7 @@ def _figure(quality: tradeoff.Quality, costs, cost: str, section: str) -> Iterat
         _price(ax, points)
     name = f"tradeoff-{_NAMES[cost]}"
     name += "" if quality.name == "loss" else f"-{_safe(quality.name)}"
-    title = f"{quality.label.partition(' (')[0]} against {_SPOKEN[cost]}"
+    title = f"{quality.title} against {_SPOKEN[cost]}"
     yield Figure(name, section, title, _caption(points, costs, cost), figure)
 
 
@@ -76,7 +73,7 @@ def _point(ax, each, cost: str, colour, marker: str) -> None:
     ax.errorbar(getattr(each, cost), each.value, yerr=bar, fmt=marker, elinewidth=0.9, **look)
 
 
-def _front(ax, rows, cost: str, lower: bool) -> None:
+def _front(ax, rows, cost: str) -> None:
     """Steps: between two points of the front one has to take the cheaper."""
     ax.step(
         rows[cost],
@@ -88,19 +85,20 @@ def _front(ax, rows, cost: str, lower: bool) -> None:
     )
 
 
-def _label(ax, rows, cost: str, several_ways: bool) -> None:
-    """Names beside the points of the front, one for each place."""
+def _label(ax, rows, cost: str, lower: bool) -> None:
+    """Names beside the points of the front, on the side where nothing can lie."""
     for each in rows.drop_duplicates(["model", cost]).itertuples():
-        name = f"{each.model}" + (f", {each.engine}" if several_ways else "")
-        ax.annotate(
-            name,
+        name = ax.annotate(
+            each.model,
             (getattr(each, cost), each.value),
-            xytext=(6, 6),
+            xytext=(-6, -11 if lower else 6),
             textcoords="offset points",
+            ha="right",
             fontsize=8.5,
             color=drawing.INK,
         )
-    ax.margins(0.12, 0.14)
+        name.set_in_layout(False)
+    ax.margins(0.15, 0.14)
 
 
 def _price(ax, points) -> None:
@@ -130,6 +128,8 @@ def _caption(points, costs, cost: str) -> str:
     )
     if (points.groupby("model")["budget"].nunique() > 1).any():
         said += "Each training budget of a size is a mark. "
+    if cost == "seconds" and points["price_per_million_tokens"].notna().any():
+        said += "The price is that of a device-hour in the configuration. "
     if points["error"].notna().any():
         said += f"Bars are ±{scores.WIDTH} standard errors. "
     if len(ways.found(points)) > 1:

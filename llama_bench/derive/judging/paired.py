@@ -2,7 +2,7 @@
 
 Items that are hard for one model are hard for the other, so the difference of two scores is known
 much better than either score: it has its own standard error, from the differences item by item
-(Miller 2024, arXiv 2411.00640, section 4.2).
+(Miller 2024, arXiv 2411.00640).
 
 - right or wrong: McNemar's exact test (McNemar 1947; the exact form is the sign test). Of the n
   items on which only one of the two is right, each would be either's with probability 1/2 if there
@@ -12,7 +12,7 @@ much better than either score: it has its own standard error, from the differenc
   the ratio estimator's standard error (Cochran, Sampling Techniques, 3rd ed., section 6.4) and t.
 
 Many pairs are compared, and of twenty that do not differ one will seem to: `holm` makes p-values
-that hold for a whole family of comparisons (Holm 1979, Scandinavian Journal of Statistics 6, p. 65).
+that hold for a whole family of comparisons (Holm 1979, Scandinavian Journal of Statistics 6, 65).
 """
 
 from __future__ import annotations

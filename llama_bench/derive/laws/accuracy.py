@@ -18,8 +18,10 @@ from llama_bench.fields import Real
 class DirectSettings(FitSettings):
     """chance: accuracy of guessing, held fixed as the sigmoid's floor; ceiling: that of a perfect
     model, held fixed as its top. Each is fitted where it is null: runs far below the top do not
-    determine it."""
+    determine it. Squares by default: a share of a hundred items is noisy everywhere, and holds no
+    outlier for Huber's loss to leave out."""
 
+    loss_function: Literal["huber", "squared"] = "squared"
     chance: Real | None = Field(None, ge=0, lt=1)
     ceiling: Real | None = Field(None, gt=0, le=1)
 
@@ -76,7 +78,9 @@ class Sigmoid(Surface):
         places |= {"high": (chance or 0.0, 1.0, 0.9)} if ceiling is None else {}
         places |= {"k": (np.log(1e-2), np.log(50.0), 0.0), "m": (-8.0, 8.0, 0.0)}
         self.names = [*places]
-        self.lower, self.upper, self.generic = (np.array(c) for c in zip(*places.values()))
+        self.lower, self.upper, self.generic = (
+            np.array(c) for c in zip(*places.values(), strict=True)
+        )
 
     def _parts(self, theta):
         columns = [theta[:, i : i + 1] for i in range(theta.shape[1])]

@@ -141,7 +141,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "other_processes": "count", "warmup_repeats": "count", "warmup_variation": "real",
         "repeats": "count", "tokens": "count", "median_seconds": "real",
         "median_low_seconds": "real", "median_high_seconds": "real", "p90_seconds": "real",
-        "p99_seconds": "real", "tokens_per_second": "real", "mean_tokens_per_second": "real",
+        "p99_seconds": "real", "median_processor_seconds": "real", "tokens_per_second": "real", "mean_tokens_per_second": "real",
         "tokens_per_second_deviation": "real", "sampling_seconds": "real",
         "compile_seconds": "real", "flops": "real", "bytes_moved": "real",
         "roofline_seconds": "real", "limited_by": "text", "roofline_share": "real",
@@ -154,7 +154,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_RUN, **_PARAMETERS, **_WAY, "threads": "count", **_CELL, "repeat": "count",
         "tokens": "count", "seconds": "real", "tokens_per_second": "real", "busy": "flag",
         "clock_hertz": "real", "temperature_celsius": "real", "power_watts": "real",
-        "joules": "real", "import_seconds": "real", "load_seconds": "real",
+        "joules": "real", "processor_seconds": "real", "import_seconds": "real", "load_seconds": "real",
         "first_token_seconds": "real",
     },
     # one row per probed cell
@@ -218,9 +218,9 @@ COLUMNS: dict[str, dict[str, str]] = {
     # `score` is the mean error in % over the folds that all of them could forecast; `task` is null
     # where the loss is forecast
     "candidates": {
-        "forecast": "text", "task": "text", "law": "text", "within_percent": "real", "chosen": "flag",
-        "score": "real", "mean_error_percent": "real", "mean_bias_percent": "real",
-        "best_runs_error_percent": "real", "rows_hidden": "count", "folds": "count",
+        "forecast": "text", "task": "text", "law": "text", "within_percent": "real",
+        "chosen": "flag", "score": "real", "mean_error_percent": "real",
+        "mean_bias_percent": "real", "best_runs_error_percent": "real", "rows_hidden": "count", "folds": "count",
     },
     # one row per thing that was asked and gave no number: a run, a task, a probed cell
     "failures": {

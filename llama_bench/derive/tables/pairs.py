@@ -1,9 +1,9 @@
 """Two sizes on the same items: which differences are more than chance (judging/paired.py).
 
 Compared are neighbouring sizes, and the smallest with the largest, each at its largest budget, on
-the task's first metric and, of multiple choice, on the probability of the right answer. Several
-seeds of a size are one model: an item has the mean of their values. The items come from
-items.parquet of the evaluations, matched by their content.
+the task's first metric and, of multiple choice, on the probability of the right answer and its bits
+per byte. Several seeds of a size are one model: an item has the mean of their values. The items
+come from items.parquet of the evaluations, matched by their content.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from llama_bench.derive.entry import Entry
 from llama_bench.derive.judging import paired
-from llama_bench.derive.tables import study_tables
+from llama_bench.derive.tables import main_metric, study_tables
 from llama_bench.fields import UserError
 
 _COLUMNS = ("task", "filter", "doc_id", "doc_hash", "choice", "log_likelihood", "bytes", "gold")
@@ -33,7 +33,7 @@ def rows(entries: list[Entry]) -> Iterator[tuple[str, dict[str, Any]]]:
     for (suite, _), models in sorted(_models(entries).items(), key=str):
         values = {model: _mean([_values(entry) for entry in runs]) for model, runs in models}
         tasks = dict.fromkeys(key for model, _ in models for key in values[model])
-        for task in tasks:
+        for task in sorted(tasks):
             found = list(_compared(task, models, values))
             adjusted = paired.holm([row["p"] for row in found])
             for row, p in zip(found, adjusted, strict=True):
@@ -77,7 +77,9 @@ def _compared(task: tuple, models: list, values: dict[str, Values]) -> Iterator[
         (against, its), (model, mine) = models[small], models[large]
         if task not in values[model] or task not in values[against]:
             continue
-        both = values[model][task].join(values[against][task], how="inner", rsuffix="_against")
+        both = values[model][task].merge(
+            values[against][task], left_index=True, right_index=True, suffixes=("", "_against")
+        )
         both = both[both["weight"] == both["weight_against"]].sort_index()
         if not len(both):
             continue
@@ -136,7 +138,7 @@ def _values(entry: Entry) -> Values:
         ]
         found |= {
             (task, filtered, metric): values.set_index(_ITEM)
-            for metric, values in (_first(mine, named), _smooth(mine, named))
+            for metric, values in (_first(mine, named), *_smooth(mine, named))
             if values is not None and len(values)
         }
     return found
@@ -155,15 +157,21 @@ def _first(items, named: list[str]) -> tuple[str, Any]:
     return metric, items[_ITEM].assign(value=items["verdict"], weight=1.0)
 
 
-def _smooth(items, named: list[str]) -> tuple[str, Any]:
-    """The probability of the right answer among the choices, of items whose choices were scored."""
+def _smooth(items, named: list[str]) -> Iterator[tuple[str, Any]]:
+    """The smooth metrics of the right answer, of items whose choices could all be scored."""
     items = items[items["gold"].notna()]
     if SMOOTH not in named or not len(items):
-        return SMOOTH, None
-    known = items.groupby(_ITEM)["log_likelihood"].transform(lambda values: values.notna().all())
-    items = items[known.astype(bool)]
-    best = items.groupby(_ITEM)["log_likelihood"].transform("max")
-    share = np.exp(items["log_likelihood"] - best)
-    items = items.assign(all=share, right=share.where(items["gold"].astype(bool), 0.0))
+        return
+    likelihood = items.groupby(_ITEM)["log_likelihood"]
+    share = np.exp(items["log_likelihood"] - likelihood.transform("max"))
+    items = items.assign(gold=items["gold"].astype(bool), all=share)
+    items["right"] = share.where(items["gold"], 0.0)
+    items = items[likelihood.transform("count") == likelihood.transform("size")]
     sums = items.groupby(_ITEM, as_index=False)[["all", "right"]].sum()
-    return SMOOTH, sums[_ITEM].assign(value=sums["right"] / sums["all"], weight=1.0)
+    yield SMOOTH, sums[_ITEM].assign(value=sums["right"] / sums["all"], weight=1.0)
+    gold = items[items["gold"] & (items["bytes"] > 0)].sort_values(
+        "log_likelihood", ascending=False
+    )
+    gold = gold.drop_duplicates(_ITEM)  # of several right answers the likeliest
+    bits = -gold["log_likelihood"] / math.log(2) / gold["bytes"]
+    yield main_metric.TASK_LOSS, gold[_ITEM].assign(value=bits, weight=1.0)

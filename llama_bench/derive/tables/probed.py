@@ -14,7 +14,7 @@ from llama_bench.derive.entry import Entry
 from llama_bench.derive.tables import failures, repeats, roofline, study_tables
 from llama_bench.derive.tables.study_tables import Row
 
-_REPEATED = ("clock_hertz", "temperature_celsius", "power_watts", "joules")
+_REPEATED = ("processor_seconds", "clock_hertz", "temperature_celsius", "power_watts", "joules")
 _STARTED = ("import_seconds", "load_seconds", "first_token_seconds")
 _FEW = 2  # places named where one reason holds for them all
 
@@ -76,9 +76,11 @@ def _cell(entry: Entry, result, cell: dict[str, Any], way) -> dict[str, Any]:
     values |= way | study_tables.picked("cells", result, but=("device", "engine"))
     values |= {"device_kind": device.get("kind"), "threads": device.get("threads")}
     values |= repeats.summary(found) | roofline.work(cell, result, entry.record.spec)
-    values["sampling_seconds"] = repeats.summary(cell.get("sampling_seconds") or []).get(
-        "median_seconds"
-    )
+    for column, times in (
+        ("sampling_seconds", cell.get("sampling_seconds")),
+        ("median_processor_seconds", cell.get("processor_seconds")),
+    ):
+        values[column] = repeats.summary(times or []).get("median_seconds")
     if found and cell.get("tokens") and cell["phase"] != "load":
         tokens = cell["tokens"]
         values["tokens_per_second"] = tokens / values["median_seconds"]

@@ -10,15 +10,16 @@ The levels are sizes, each at its largest budget, or the budgets of the largest 
 this order:
 
 - seeds: the standard deviation between seeds, pooled, over the root of their number;
-- else the larger of two: items, the standard error of the scores; and checkpoints, how far the
-  scores of a size's budgets lie off a straight line in log tokens (theirs are the last checkpoints
-  of one training; budgets differ by design, so a line is taken out first).
+- else the larger of two: items, and checkpoints, which is how far the scores of all budgets lie off
+  a straight line in log tokens for each size and a level for each budget (theirs are the last
+  checkpoints of one training; budgets differ by design, so that is taken out first). All models
+  answer the same items, so what counts of these is the noise of a difference on the same items
+  (tables/pairs.py), over the root of two; where a metric has no such pairs it is the standard error
+  of the score, which is too cautious.
 
 Even k scores of equal models have a range of several standard deviations, so a ratio says something
 only against `needed`: what the range of k normal numbers over an estimate of their standard
-deviation exceeds once in twenty times (Tukey's studentised range). Scores share their items, and so
-part of the noise of items: where that is the noise, the screen errs towards caution, and the paired
-tests (judging/paired.py) see more.
+deviation exceeds once in twenty times (Tukey's studentised range).
 """
 
 from __future__ import annotations
@@ -40,17 +41,21 @@ KEYS = ("suite", "task", "metric", "filter")
 Row = dict[str, Any]
 
 
-def rows(scores: list[Row]) -> Iterator[tuple[str, Row]]:
-    """Rows of `screen` from those of `scores`: of trained models where there are some."""
+def rows(scores: list[Row], pairs: list[Row]) -> Iterator[tuple[str, Row]]:
+    """Rows of `screen` from those of `scores` and `pairs`; of trained models if there are some."""
     known = [s for s in scores if s["value"] is not None and s["state"] is s["data"] is None]
     trained = [score for score in known if score["origin"] == "trained"]
     tasks = defaultdict(list)
     for score in trained or known:
         tasks[tuple(score[key] for key in KEYS)].append(score)
+    differences = defaultdict(list)
+    for pair in pairs:
+        if pair["origin"] == ("trained" if trained else pair["origin"]):
+            differences[tuple(pair[key] for key in KEYS)].append(pair["standard_error"])
     for about, mine in tasks.items():
         for over, levels in (("sizes", _sizes(mine)), ("budgets", _budgets(mine))):
             if len(levels) > 1:
-                found = _screened(levels, mine)
+                found = _screened(levels, mine, differences[about])
                 values = dict(zip(KEYS, about, strict=True)) | {"over": over} | found
                 yield "screen", study_tables.row("screen", **values)
 
@@ -76,13 +81,12 @@ def _budgets(scores: list[Row]) -> list[list[Row]]:
     return [budgets[budget] for budget in sorted(budgets)]
 
 
-def _screened(levels: list[list[Row]], scores: list[Row]) -> Row:
+def _screened(levels: list[list[Row]], scores: list[Row], differences: list) -> Row:
     means = [math.fsum(s["value"] for s in level) / len(level) for level in levels]
     signal = max(means) - min(means)
-    errors = [s["standard_error"] for level in levels for s in level]
     kinds = {
         "seeds": _seeds(scores, min(map(len, levels))),
-        "items": None if None in errors else (_root_mean_square(errors), math.inf),
+        "items": _items([s["standard_error"] for level in levels for s in level], differences),
         "checkpoints": _checkpoints(scores),
     }
     found = {"levels": len(levels), "signal": signal}
@@ -103,8 +107,13 @@ def _screened(levels: list[list[Row]], scores: list[Row]) -> Row:
     }
 
 
-def _root_mean_square(values: list[float]) -> float:
-    return math.sqrt(math.fsum(value**2 for value in values) / len(values))
+def _items(errors: list, differences: list) -> tuple[float, float] | None:
+    """Root mean square of one score's noise over items: from differences, else from errors."""
+    paired = bool(differences) and None not in differences
+    values, share = (differences, 2) if paired else (errors, 1)
+    if None in values:
+        return None
+    return math.sqrt(math.fsum(value**2 for value in values) / len(values) / share), math.inf
 
 
 def _grouped(scores: list[Row], *names: str) -> list[list[Row]]:
@@ -127,17 +136,22 @@ def _seeds(scores: list[Row], seeds: int) -> tuple[float, int] | None:
 
 
 def _checkpoints(scores: list[Row]) -> tuple[float, int] | None:
-    """The same of a score about the straight line, in log tokens, of its training's budgets."""
-    squares, freedom = 0.0, 0
-    for group in _grouped(scores, "model", "seed"):
-        points = [(math.log(s["budget"]), s["value"]) for s in group if s["budget"]]
-        if len({x for x, _ in points}) < 3:
-            continue
-        x, y = np.array(points).T
-        line = np.polynomial.polynomial.polyfit(x - x.mean(), y, 1)
-        squares += float(((y - np.polynomial.polynomial.polyval(x - x.mean(), line)) ** 2).sum())
-        freedom += len(points) - 2
-    return (math.sqrt(squares / freedom), freedom) if freedom >= LEAST_FREEDOM else None
+    """The same of a score about what its size and budget make of it: least squares with a straight
+    line in log tokens for each size, and a level for each budget."""
+    scores = [score for score in scores if score["budget"]]
+    models, budgets = ([score[name] for score in scores] for name in ("model", "budget"))
+    if len(set(budgets)) < 3:
+        return None
+    sizes = np.array([[model == each for each in dict.fromkeys(models)] for model in models], float)
+    levels = np.array([[budget == each for each in set(budgets)] for budget in budgets], float)
+    tokens = np.log(np.array(budgets, float))
+    design = np.hstack([sizes, sizes * (tokens - tokens.mean())[:, None], levels])
+    values = np.array([score["value"] for score in scores])
+    found, _, rank, _ = np.linalg.lstsq(design, values, rcond=1e-9)
+    freedom = len(scores) - int(rank)
+    if freedom < LEAST_FREEDOM:
+        return None
+    return math.sqrt(float(((values - design @ found) ** 2).sum()) / freedom), freedom
 
 
 @cache

@@ -1,10 +1,10 @@
 """The evaluated trainings of the ladder in the form that a law of scores is fitted to.
 
 One task of a hundred items is noisy; the mean over tasks is less so, which is why the laws of a
-study are fitted to it (Bhagia et al. 2024, arXiv 2412.04403, section 5, average alike). It is taken over
-the tasks of multiple choice that every evaluated training has, with their accuracy, their task
-loss (bits per byte of the right answer) and their chance. A perfect model has them all right, so
-the sigmoid's ceiling is 1; runs this far below it would not determine it.
+study are fitted to it. It is taken over the tasks of multiple choice that every evaluated training
+has, with their accuracy, their task loss (bits per byte of the right answer) and their chance. A
+perfect model has them all right, so the sigmoid's ceiling is 1; runs this far below it would not
+determine it.
 """
 
 from __future__ import annotations

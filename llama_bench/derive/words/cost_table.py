@@ -15,7 +15,17 @@ def told(tables) -> dict[str, Any]:
     """{"columns", "rows", "total", "text"}: shown text of the cells, numbers of them in all, and
     llama-bench's table; columns without any number are left out."""
     cells = tables["cells"].dropna(subset=["median_seconds"])
-    names = ["Model", "Way", "Cell", "Median", "95 % interval", "p90", "p99", "Repeats"]
+    names = [
+        "Model",
+        "Way",
+        "Cell",
+        "Median",
+        "95 % interval",
+        "p90",
+        "p99",
+        "Processor",
+        "Repeats",
+    ]
     names += ["Tokens/s", "MFU", "MBU", "Of roofline", "J/token", "Price per M tokens"]
     rows = [_row(cell) for cell in cells.head(ROWS_SHOWN).itertuples()]
     kept = [
@@ -48,6 +58,7 @@ def _row(cell) -> list[str]:
         interval,
         show.duration(cell.p90_seconds),
         show.duration(cell.p99_seconds),
+        show.duration(cell.median_processor_seconds),
         show.exact(cell.repeats),
         show.digits(cell.tokens_per_second),
         show.percent(cell.mfu),

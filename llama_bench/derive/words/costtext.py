@@ -22,15 +22,13 @@ def _limits(limits) -> list[str]:
             for row in rows.itertuples()
         ]
         first = rows.iloc[0]
-        bandwidth, vendor = first["copy_bytes_per_second"], first["vendor_bytes_per_second"]
-        text = (
+        vendor = first["vendor_bytes_per_second"]
+        peak = "" if show.absent(vendor) else f"; vendor: {_rate(vendor, 'B/s')}"
+        said.append(
             f"{device} multiplies large matrices at {show.listed(rates)}, and copies "
-            f"{_rate(bandwidth, 'B/s')} (read and written)"
+            f"{_rate(first['copy_bytes_per_second'], 'B/s')} (read and written{peak}); its "
+            f"smallest operation takes {show.duration(first['launch_seconds'])}."
         )
-        if not show.absent(vendor):
-            text += f", the vendor’s {_rate(vendor, 'B/s')} being its peak"
-        text += f"; its smallest operation takes {show.duration(first['launch_seconds'])}. "
-        said.append(text + "Against these measured rates stand the figures below.")
     return said
 
 
@@ -48,24 +46,22 @@ def _vendor(row) -> str:
 
 
 def _reached(cells) -> str:
-    """Of the largest model, for one reader."""
-    cells = ways.first(cells.dropna(subset=["roofline_share", "parameters_all"]))
-    if not len(cells):
-        return ""
+    """Of the largest model, for one reader, in the way that reaches most."""
+    cells = cells.dropna(subset=["roofline_share", "parameters_all"])
     cells = cells[cells["parameters_all"] == cells["parameters_all"].max()]
     parts = []
     for phase, share, name in (("prefill", "mfu", "MFU"), ("decode", "mbu", "MBU")):
-        rows = ways.corner(cells, phase)
+        rows = ways.corner(cells, phase).dropna(subset=[share])
         if len(rows):
-            row = rows.iloc[0]
+            row = rows.loc[rows["roofline_share"].idxmax()]
+            way = ways.name((row["engine"], row["precision"]))
             parts.append(
                 f"{phase} at batch {row['batch']:.0f}, context {row['context']:.0f} reaches "
-                f"{show.percent(row[share])} {name} and {show.percent(row['roofline_share'])} of "
-                f"the roofline, where {row['limited_by']} is its limit"
+                f"{show.percent(row[share])} {name} ({way}), "
+                f"{show.percent(row['roofline_share'])} of the roofline, which is set by "
+                f"{row['limited_by']}"
             )
-    if not parts:
-        return ""
-    return f"The largest model, {cells['model'].iloc[0]} ({cells['engine'].iloc[0]}, {cells['precision'].iloc[0]}): {'; '.join(parts)}."
+    return f"The largest model, {cells['model'].iloc[0]}: {'; '.join(parts)}." if parts else ""
 
 
 def _energy(cells) -> str:

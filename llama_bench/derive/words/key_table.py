@@ -107,12 +107,13 @@ def _with_error(value, error) -> Cell:
 
 def _score_columns(tables) -> list[tuple[dict[str, str], Any]]:
     """A column per task: its main metric ± 1.96 standard errors, the chance level in its head."""
-    columns = []
-    for (_, task, metric, _), rows in scores.main(tables).groupby(scores.KEYS, dropna=False):
+    columns, blurred = [], scores.blurred(tables)
+    for key, rows in scores.main(tables).groupby(scores.KEYS, dropna=False):
+        _, task, metric, _ = key
         chance = rows["chance"].dropna()
         unit = _UNITS.get(metric, scores.metric_name(metric))
         unit += f", chance {chance.iloc[0]:.3g}" if len(chance) else ""
-        name = task.removeprefix("heldout_").replace("_", " ")
+        name = scores.task_name(task) + (f" {scores.BLURRED}" if key in blurred else "")
         columns.append(({"name": name, "unit": unit}, _score_of(rows)))
     return columns[:MOST_SCORES]
 

@@ -19,7 +19,18 @@ _MEANINGS = {
         "beta": "how fast the loss falls with tokens",
         "a": "the best size at compute C grows as C to this power",
         "b": "the best number of tokens at compute C grows as C to this power",
-    }
+    },
+    "direct": {
+        "k": "how steeply the score rises with compute",
+        "C_mid": "FLOPs at which it is halfway between chance and 1",
+    },
+    "two_step": {
+        "E": "what the loss of the tasks does not get below, bits per byte",
+        "K": "scale of the term of compute",
+        "g": "how fast that loss falls with compute",
+        "k": "how steeply the score rises as that loss falls",
+        "l_mid": "loss at which it is halfway between chance and 1",
+    },
 }
 _COUNTS = {
     "params_all": "N with embeddings",
@@ -48,6 +59,11 @@ def drawable(fit: dict[str, Any]) -> bool:
     """Whether a figure may show it: it converged, and it is a law of the loss."""
     points = fit.get("points_used") or []
     return fit["status"] == "converged" and bool(points) and {"loss", "fitted"} <= set(points[0])
+
+
+def of_scores(fit: dict[str, Any]) -> bool:
+    """Whether it is a law of task scores rather than of the loss."""
+    return fit["law"] in LAW_NEEDS and LAW_NEEDS[fit["law"]].scores
 
 
 def told(fit: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +120,7 @@ def formula(text: str):
     for word, letter in _GREEK.items():
         shown = re.sub(rf"(?<![A-Za-z]){word}(?![a-z])", letter, shown)
     shown = re.sub(r"\^\(([^)]*)\)", r"<sup>\1</sup>", shown)
-    shown = re.sub(r"\^([^\s()<]+)", r"<sup>\1</sup>", shown)
+    shown = re.sub(r"\^([^\s()<;,]+)", r"<sup>\1</sup>", shown)
     return Markup(shown.replace(" - ", " − ").replace(" * ", " · "))
 
 
@@ -160,7 +176,8 @@ def _used(fit: dict[str, Any]) -> str:
         text += f"; {len(left)} left out ({left[0].get('why', 'no reason given')})"
     text += ". N counts the parameters without embeddings, D the training tokens, C the FLOPs."
     if not show.absent(fit.get("objective")):
-        text += f" Sum of robust losses on the log scale: {show.digits(fit['objective'])}."
+        kind = "squares of the score" if of_scores(fit) else "robust losses on the log scale"
+        text += f" Sum of {kind}: {show.digits(fit['objective'])}."
     return text
 
 

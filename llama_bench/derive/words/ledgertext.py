@@ -30,16 +30,16 @@ def words(ledger: list[dict[str, Any]]) -> list[str]:
     return [_held_out(ledger), _lead(ledger), *_summary(ledger), *_exceptions(ledger)]
 
 
-def points(forecasts) -> list[dict[str, Any]]:
-    """One entry per forecast file and held-out run: the columns that all its levels share, then
-    `intervals` (level -> its row) and `state`. Newest file first, then smallest compute first."""
+def points(forecasts, keys=("forecast", "run")) -> list[dict[str, Any]]:
+    """One entry per forecast file and held-out run (`keys`): the columns that all its levels share,
+    then `intervals` (level -> its row) and `state`. Newest file first, then smallest compute."""
     forecasts = forecasts.sort_values(
         ["written", "forecast", "flops", "run", "level"],
         ascending=[False, True, True, True, True],
         kind="stable",
     )
     found = []
-    for _, rows in forecasts.groupby(["forecast", "run"], sort=False):
+    for _, rows in forecasts.groupby([*keys], sort=False, dropna=False):
         entries = rows.to_dict("records")
         point = entries[0] | {"intervals": {entry["level"]: entry for entry in entries}}
         found.append(point | {"state": _state(point)})

@@ -1,4 +1,5 @@
-"""The texts that models wrote, side by side under their prompts, each at its largest budget."""
+"""The texts that models wrote under their prompts, each at its largest budget: every model's ways
+of decoding (greedy, drawn) side by side."""
 
 from __future__ import annotations
 
@@ -8,31 +9,35 @@ from llama_bench.derive.words import show
 
 
 def told(tables) -> list[dict[str, Any]]:
-    """Per prompt and way of decoding, what each model wrote, smallest model first."""
+    """Per prompt what each model wrote, smallest model first: {"prompt", "decodings", "models":
+    [{"model", "about", "texts": one per decoding, None where there is none}]}."""
     samples = tables["samples"]
     longest = samples.groupby("model")["budget"].transform("max")
     samples = samples[(samples["budget"] == longest) | longest.isna()]
     samples = samples.assign(size=samples["parameters_without_embeddings"])
     samples = samples.sort_values(["size", "seed"], kind="stable", na_position="last")
     samples = samples.drop_duplicates(["model", "prompt", "decoding", "sample_seed"])
+    samples = samples.assign(way=samples["decoding"].map(_way))
     found = []
-    for (prompt, decoding), rows in samples.groupby(
-        ["prompt", "decoding"], sort=False, dropna=False
-    ):
-        texts = [
-            {
-                "model": row.model,
-                "about": f"{show.short(row.size)} parameters"
-                + (
-                    f", {show.short(row.budget)} tokens"
-                    if row.budget == row.budget
-                    else ", trained elsewhere"
-                ),
-                "text": row.text,
-            }
-            for row in rows.itertuples()
-            if not show.absent(row.text)
-        ]
-        found.append({"prompt": prompt, "decoding": decoding, "texts": texts})
-    prompts = [sample["prompt"] for sample in found]
-    return sorted(found, key=lambda sample: prompts.index(sample["prompt"]))
+    for prompt, rows in samples.groupby("prompt", sort=False, dropna=False):
+        ways = list(dict.fromkeys(rows["way"]))
+        models = [_model(mine, ways) for _, mine in rows.groupby("model", sort=False)]
+        found.append({"prompt": prompt, "decodings": ways, "models": models})
+    return found
+
+
+def _way(decoding) -> str:
+    return "" if show.absent(decoding) else str(decoding)
+
+
+def _model(rows, ways: list[str]) -> dict[str, Any]:
+    """One model's texts, in the order of `ways`."""
+    row = rows.iloc[0]
+    trained = f"{show.short(row['budget'])} tokens"
+    text = dict(zip(rows["way"], rows["text"], strict=True))
+    return {
+        "model": row["model"],
+        "about": f"{show.short(row['size'])} parameters, "
+        + ("trained elsewhere" if show.absent(row["budget"]) else trained),
+        "texts": [None if show.absent(text.get(way)) else text[way] for way in ways],
+    }

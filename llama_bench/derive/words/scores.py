@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llama_bench.derive.tables import main_metric
 from llama_bench.derive.words import show
 
 METRICS = {
@@ -10,8 +11,21 @@ METRICS = {
     "exact_match": "exact match",
     "bits_per_byte": "bits per byte",
     "f1": "F1",
+    "token_f1": "token F1",
+    "chrf": "chrF",
+    "bleu": "BLEU",
+    "gold_probability": "probability of the right answer",
+    "gold_bits_per_byte": "bits per byte of the right answer",
+    "gold_margin": "margin of the right answer",
+    "brier": "Brier score",
+    "ece": "expected calibration error",
+    "macro_f1": "macro F1",
 }
+# what moves before the main metric does, in the order in which it is preferred beside it: of
+# multiple choice the bits per byte, which have more signal for their noise (Heineman et al. 2025)
+_SMOOTH = ("gold_bits_per_byte", "gold_probability", "token_f1", "f1", "chrf", "rougeL", "rouge1")
 WIDTH = 1.96  # standard errors: a 95 % interval of a normal mean
+BLURRED = "†"  # behind a task that cannot tell sizes apart
 KEYS = ["suite", "task", "metric", "filter"]
 # the same number as bits per byte in another dress, where that stands beside them
 _REDUNDANT = ("word_perplexity", "byte_perplexity")
@@ -25,17 +39,40 @@ def told(tables):
 
 
 def main(tables):
-    """Of those, one metric per task: the task's own, else the first in the order of METRICS."""
+    """Of those, one metric per task (tables/main_metric.py)."""
     scores = told(tables)
-    own = dict(zip(tables["tasks"]["task"], tables["tasks"]["metric"], strict=True))
-    order = list(METRICS)
-    best = {}
-    for task, rows in scores.groupby("task"):
-        metrics = sorted(
-            rows["metric"].unique(), key=lambda m: (order.index(m) if m in order else 99, m)
-        )
-        best[task] = own[task] if own.get(task) in metrics else metrics[0]
+    own = own_metrics(tables)
+    best = {
+        task: main_metric.of(rows["metric"], own.get(task)) for task, rows in scores.groupby("task")
+    }
     return scores[scores["metric"] == scores["task"].map(best)]
+
+
+def own_metrics(tables) -> dict[str, str]:
+    """The main metric of each held-out task, as the task's record has it."""
+    return dict(zip(tables["tasks"]["task"], tables["tasks"]["metric"], strict=True))
+
+
+def companion(metrics, main: str) -> str | None:
+    """The smooth metric that stands beside the main one; None where the task has none."""
+    return next((name for name in _SMOOTH if name in set(metrics) - {main}), None)
+
+
+def blurred(tables) -> set[tuple]:
+    """KEYS of the scores that cannot tell the sizes apart at this scale (tables/screen.py)."""
+    screen = tables["screen"]
+    told = screen[(screen["over"] == "sizes") & screen["told_apart"].notna()]
+    return set(told.loc[~told["told_apart"].astype(bool), KEYS].itertuples(index=False, name=None))
+
+
+def task_name(task: str) -> str:
+    return task.removeprefix("heldout_").replace("_", " ")
+
+
+def axis_name(metric: str) -> str:
+    """A name that is short enough for an axis."""
+    name = metric_name(metric).replace("of the right answer", "of right answer")
+    return f"{name[0].upper()}{name[1:]}"
 
 
 def metric_name(metric: str) -> str:

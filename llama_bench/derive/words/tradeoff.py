@@ -30,7 +30,8 @@ class Quality:
     """One measure of how good models are: `rows` has model, origin, budget, value, error."""
 
     name: str
-    label: str
+    title: str
+    axis: str
     rows: Any
     lower_is_better: bool
 
@@ -54,7 +55,7 @@ def _loss(trainings) -> Quality | None:
     rows = rows.groupby(_KEYS, as_index=False, dropna=False).agg(
         value=("loss", "mean"), error=("loss_standard_error", "mean")
     )
-    return Quality("loss", "Held-out loss (nats per token)", rows, True)
+    return Quality("loss", "Held-out loss", "Held-out loss (nats per token)", rows, True)
 
 
 def _scores(tables) -> list[Quality]:
@@ -64,8 +65,9 @@ def _scores(tables) -> list[Quality]:
         rows = rows.groupby(_KEYS, as_index=False, dropna=False).agg(
             value=("value", "mean"), error=("standard_error", "mean")
         )
-        label = f"{task}: {scores.metric_name(metric)}"
-        found.append(Quality(f"{suite}-{task}-{metric}", label, rows, lower))
+        called, better = scores.metric_name(metric), "lower" if lower else "higher"
+        axis = f"{called[0].upper()}{called[1:]} ({better} is better)"
+        found.append(Quality(f"{suite}-{task}-{metric}", f"{task}: {called}", axis, rows, lower))
     return found
 
 

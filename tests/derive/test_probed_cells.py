@@ -1,0 +1,154 @@
+"""Medians, rooflines, energy and money of probed cells, held against arithmetic done by hand."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from cost_on_paper import cells_only, tabled
+from results_on_paper import probe
+from study_on_paper import VOCAB, Paper, shape_of_size
+
+from llama_bench.derive.tables import repeats
+from llama_bench.derive.words import costtext
+from llama_bench.shape import Shape
+
+
+def cell(tables, model, phase, batch, context, **way):
+    rows = tables["cells"].query("model == @model and phase == @phase")
+    rows = rows[(rows["batch"] == batch) & (rows["context"] == context)]
+    for name, value in way.items():
+        rows = rows[rows[name] == value]
+    return rows.squeeze()
+
+
+def test_the_interval_of_a_median_is_that_of_every_possible_resample():
+    values = np.array([3.1, 1.0, 2.2, 9.0, 1.4])
+    medians = sorted(np.median(draw) for draw in itertools.product(values, repeat=len(values)))
+    for end, share in zip(repeats.median_interval(values), (0.025, 0.975), strict=True):
+        place = int(np.ceil(share * len(medians))) - 1
+        assert end == medians[place]
+
+
+def test_the_interval_of_a_median_covers_the_true_one_as_often_as_it_says():
+    draws = np.random.default_rng(1).lognormal(size=(2000, 15))
+    ends = [repeats.median_interval(values) for values in draws]
+    covered = np.mean([low <= 1.0 <= high for low, high in ends])
+    assert 0.93 < covered < 0.99
+
+
+def test_one_repeat_has_a_median_and_no_interval():
+    found = repeats.summary([0.5])
+    assert (found["median_seconds"], found["p99_seconds"]) == (0.5, 0.5)
+    assert found["median_low_seconds"] is None and repeats.summary([]) == {}
+    even = repeats.median_interval([1.0, 2.0])
+    assert even == (1.0, 2.0)
+
+
+def test_a_cell_says_what_its_repeats_say(tmp_path):
+    tables = tabled(cells_only(tmp_path))
+    speeds = tables["speeds"].query("model == '50k' and phase == 'decode'")
+    seconds = speeds[(speeds["batch"] == 4) & (speeds["context"] == 64)]["seconds"]
+    found = cell(tables, "50k", "decode", 4, 64)
+    assert found["median_seconds"] == np.median(seconds) and found["repeats"] == 4
+    assert (
+        found["median_processor_seconds"] == speeds.loc[seconds.index, "processor_seconds"].median()
+    )
+    assert found["p90_seconds"] == pytest.approx(np.quantile(seconds, 0.9))
+    assert found["tokens_per_second"] == 32 / np.median(seconds)
+    rates = 32 / seconds
+    assert found["mean_tokens_per_second"] == pytest.approx(rates.mean())
+    assert found["tokens_per_second_deviation"] == pytest.approx(rates.std(ddof=1))
+    assert seconds.min() <= found["median_low_seconds"] <= found["median_high_seconds"]
+
+
+def test_prefill_multiplies_every_weight_and_the_head_once(tmp_path):
+    shape = shape_of_size(300_000)
+    found = cell(tabled(cells_only(tmp_path)), "300k", "prefill", 4, 64)
+    head = VOCAB * shape.width
+    layers = shape.layers * (4 * shape.width**2 + 3 * shape.width * shape.ffn_width)
+    pairs = 64 * 64 / 2  # of tokens, the causal half
+    flops = 4 * (64 * 2 * layers + 2 * head + 4 * shape.layers * shape.width * pairs)
+    assert found["flops"] == flops
+    assert found["mfu"] == pytest.approx(flops / 1e11 / found["median_seconds"])
+    moved = 4 * shape.parameters(VOCAB)["all"] + 256 * shape.kv_bytes_per_token(4)
+    assert found["bytes_moved"] == moved
+    bound = max(flops / 1e11, moved / 1e10)
+    assert found["roofline_seconds"] == pytest.approx(bound)
+    assert found["roofline_share"] == pytest.approx(bound / found["median_seconds"])
+
+
+def test_decode_reads_weights_and_cache_at_every_step(tmp_path):
+    shape = shape_of_size(300_000)
+    found = cell(tabled(cells_only(tmp_path)), "300k", "decode", 4, 256)
+    weights, per_token = 4 * shape.parameters(VOCAB)["all"], shape.kv_bytes_per_token(4)
+    depths = range(249, 257)  # eight steps, the last of which ends with 256 cached
+    assert found["bytes_moved"] == sum(weights + 4 * depth * per_token for depth in depths)
+    assert found["mbu"] == pytest.approx(found["bytes_moved"] / 1e10 / found["median_seconds"])
+    assert found["limited_by"] == "memory"
+
+
+def test_training_costs_what_a_shape_says(tmp_path):
+    shape = shape_of_size(50_000)
+    found = cell(tabled(cells_only(tmp_path)), "50k", "train", 1, 256)
+    assert found["flops"] == 256 * shape.flops_per_token(VOCAB, 256)
+    assert np.isnan(found["bytes_moved"]) and np.isnan(found["mbu"])
+    assert found["limited_by"] == "arithmetic" and found["roofline_share"] == found["mfu"]
+
+
+def test_an_embedding_table_apart_from_the_head_is_not_read(tmp_path):
+    untied = Shape(layers=2, width=48, heads=3, ffn_width=112, tied_embeddings=False)
+    paper = Paper(tmp_path)
+    paper.probe("untied", untied)
+    found = cell(tabled(paper), "untied", "decode", 1, 64)
+    counts = untied.parameters(VOCAB)
+    read = 4 * (counts["all"] - VOCAB * 48)
+    depth = 64 - 3.5
+    assert found["bytes_moved"] == 8 * (read + depth * untied.kv_bytes_per_token(4))
+    # no limits of the device: nothing to hold it against
+    assert np.isnan(found["mbu"]) and np.isnan(found["roofline_share"])
+
+
+def test_quantized_weights_stand_beside_an_embedding_table_of_16_bits(tmp_path):
+    shape = shape_of_size(50_000)  # tied, until the head is quantized
+    paper = Paper(tmp_path)
+    paper.probe("50k", shape, precision="int8")
+    found = cell(tabled(paper), "50k", "decode", 1, 64)
+    read = found["weight_bytes"] - 2 * VOCAB * shape.width
+    assert found["bytes_moved"] == 8 * (read + 60.5 * shape.kv_bytes_per_token(2))
+
+
+def test_a_vendors_figures_stand_beside_the_measured_ones(tmp_path):
+    tables = tabled(cells_only(tmp_path, kind="cuda"))
+    cells = tables["cells"].dropna(subset=["mfu"])
+    assert len(cells) and np.allclose(cells["vendor_mfu"] * 2, cells["mfu"])
+    assert "(vendor, dense: 200 GFLOP/s)" in " ".join(costtext.words(tables))
+
+
+def test_limits_of_other_threads_are_no_denominator(tmp_path):
+    paper = cells_only(tmp_path)
+    path = next(tmp_path.glob("runs/limits/*/record.json"))
+    record = json.loads(path.read_text())
+    record["result"]["device"]["threads"] = 1
+    path.write_text(json.dumps(record))
+    assert tabled(paper)["cells"]["mfu"].isna().all()
+
+
+def test_energy_and_money_are_plain_quotients(tmp_path):
+    tables = tabled(cells_only(tmp_path, joules=0.25), price_per_hour=3.6)
+    cells = tables["cells"]
+    assert cells["joules_per_token"].to_numpy() == pytest.approx(0.25)
+    price = cells["price_per_million_tokens"]
+    # 3.6 an hour is a thousandth a second
+    assert np.allclose(price, 1e-3 * cells["median_seconds"] / cells["tokens"] * 1e6)
+    assert not any("Energy" in text for text in costtext.words(tables))
+
+
+def test_cells_on_paper_have_the_keys_of_measured_ones():
+    from llama_bench.measure.cells import row_of
+
+    keys = set(row_of(("prefill", 1, 64), dict))
+    for found in probe(shape_of_size(50_000), load=True)["cells"]:
+        assert set(found) == keys

@@ -1,0 +1,105 @@
+"""A model behind a server gives the scores that it gives in this process.
+
+vLLM itself is not here: a process that answers in its words, with a real Llama, stands in.
+"""
+
+import sys
+
+import llama_server
+import pyarrow.parquet as pq
+import pytest
+from tiny_llama import CONTEXT, checkpoint
+
+from llama_bench.measure import evaluate, vllm_server
+from llama_bench.records import Refusal
+from llama_bench.specs import EvaluateSpec, Pretrained
+
+ROWS = """
+import datasets
+def load(which, **_):
+    rows = {
+        "chosen": [
+            {"q": "import ", "c": ["os", "sys, re"], "a": 0},
+            {"q": "for line in ", "c": ["lines:", "", "xs:"], "a": 2},
+            {"q": "", "c": ["def f():", "def f("], "a": 1},
+        ],
+        "whole": [{"text": "class Reader:\\n    pass\\n"}, {"text": "x = 1\\n" * 400}],
+        "made": [{"q": "import ", "a": "os"}, {"q": "def main(", "a": "):"}],
+    }
+    return {"test": datasets.Dataset.from_list(rows[which])}
+"""
+HEAD = """
+task: {name}
+custom_dataset: !function rows.load
+dataset_kwargs: {{which: {name}}}
+test_split: test
+target_delimiter: ""
+"""
+TASKS = {
+    "chosen": "output_type: multiple_choice\ndoc_to_text: q\ndoc_to_choice: c\ndoc_to_target: a\n",
+    "whole": "output_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: text\n",
+    "made": "output_type: generate_until\ndoc_to_text: q\ndoc_to_target: a\n"
+    'generation_kwargs: {until: ["\\n"], max_gen_toks: 8, do_sample: false}\n'
+    "metric_list: [{metric: exact_match}]\n",
+}
+
+
+@pytest.fixture
+def asked(prepared, tmp_path):
+    """A model's folder, a folder of tasks."""
+    model, folder = checkpoint(tmp_path / "checkpoint", prepared), tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "rows.py").write_text(ROWS)
+    for name, text in TASKS.items():
+        (folder / f"{name}.yaml").write_text(HEAD.format(name=name) + text)
+    return [model, folder]
+
+
+def run(asked, folder, **given):
+    folder.mkdir()
+    spec = EvaluateSpec(
+        pretrained=Pretrained(digest="0"), tasks=tuple(TASKS), include="digest", **given
+    )
+    return evaluate.run(spec, folder, asked, lambda *a: None)
+
+
+def test_scores_are_those_of_the_same_model_in_this_process(asked, tmp_path, monkeypatch):
+    here = run(asked, tmp_path / "here")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{llama_server.__file__}" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv(vllm_server.PYTHON, str(python))
+    there = run(asked, tmp_path / "there", engine="vllm", prompts=("import",), prompt_tokens=6)
+    assert here["failed"] == there["failed"] == []
+    assert there["model"]["engine"] == "vllm" and there["model"]["context"] == CONTEXT
+    assert there["parameters"] == here["parameters"]
+    for mine, theirs in zip(here["scores"], there["scores"], strict=True):
+        loose = {"rel": 1e-2} if mine["task"] == "whole" else {"rel": 1e-4, "abs": 1e-6}
+        assert theirs["value"] == pytest.approx(mine["value"], **loose), mine["metric"]
+        assert theirs["unscored"] == mine["unscored"] and theirs["items"] == mine["items"]
+    tables = [pq.read_table(tmp_path / at / "items.parquet") for at in ("here", "there")]
+    for column in ("prompt", "text", "is_greedy", "reason"):
+        assert tables[0][column] == tables[1][column], column
+    assert [row["decoding"] for row in there["samples"]] == ["greedy", "temperature 0.8"]
+
+
+def test_without_vllm_the_run_is_refused_before_anything_is_loaded(asked, tmp_path, monkeypatch):
+    monkeypatch.delenv(vllm_server.PYTHON, raising=False)
+    with pytest.raises(Refusal, match="vllm is not installed") as caught:
+        run([tmp_path / "nowhere", asked[1]], tmp_path / "run", engine="vllm")
+    assert caught.value.status == "refused"
+
+
+def test_quantized_weights_are_asked_or_refused_with_what_to_do(asked, tmp_path):
+    """torchao is an extra: where it is, the scores are near; where it is not, it is named."""
+    try:
+        small = run(asked, tmp_path / "small", quantization="int8")
+    except Refusal as refusal:
+        assert refusal.status == "refused" and "torchao" in refusal.reason
+        return
+    whole = run(asked, tmp_path / "whole", precision="bfloat16")
+    assert small["model"]["quantization"] == "int8" and small["model"]["dtype"] == "bfloat16"
+    assert small["parameters"] == whole["parameters"]
+    for mine, theirs in zip(small["scores"], whole["scores"], strict=True):
+        if mine["metric"] in ("bits_per_byte", "gold_bits_per_byte"):
+            assert mine["value"] == pytest.approx(theirs["value"], rel=0.1)
