@@ -33,8 +33,8 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llama_bench.measure import evaluate, model, tasks
+from llama_bench.measure.evaluation.lm import CausalLM
 from llama_bench.measure.job import carry_out
-from llama_bench.measure.lm import CausalLM
 from llama_bench.shape import Shape
 from llama_bench.specs import Corpus, PrepareSpec, TasksSpec
 

@@ -53,7 +53,7 @@ def spec_of(size: int, tokens: int, data: str, precision: str) -> TrainSpec:
 
 def windows_of(spec: TrainSpec, prepared: Path):
     """Inputs and targets of every step, in our order."""
-    from llama_bench.measure.tokens import Order, Tokens
+    from llama_bench.measure.training.tokens import Order, Tokens
 
     tokens = Tokens(prepared.parent / "train.bin", 2, spec.context)
     order = Order(tokens.windows, spec.batch, spec.seed)
@@ -66,7 +66,7 @@ def plain(spec: TrainSpec, prepared: Path, folder: Path, steps: int) -> None:
     from torch.nn import functional
 
     from llama_bench.measure.model import build
-    from llama_bench.measure.schedule import rate
+    from llama_bench.measure.training.schedule import rate
 
     model = build(spec.model, VOCAB, spec.context, spec.seed)
     batch = windows_of(spec, prepared)
@@ -161,9 +161,9 @@ def held_out_loss(spec: TrainSpec, prepared: Path, checkpoint: Path) -> float:
     import torch
 
     from llama_bench.measure import model
-    from llama_bench.measure.engine import Engine
-    from llama_bench.measure.tokens import Tokens
-    from llama_bench.measure.validation import Validation
+    from llama_bench.measure.training.engine import Engine
+    from llama_bench.measure.training.tokens import Tokens
+    from llama_bench.measure.training.validation import Validation
 
     engine = Engine(model.load(checkpoint), spec, "alone", torch.device("cpu"))
     return Validation(Tokens(prepared.parent / "validation.bin", 2, spec.context)).loss(engine)

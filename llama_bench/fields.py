@@ -156,6 +156,6 @@ def readable(error: ValidationError, title: str) -> UserError:
 def short(count: int) -> str:
     """1500000 -> 1.5M: three digits at most, for slugs and axes."""
     for scale, suffix in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if count >= scale:
+        if count >= 0.9995 * scale:  # 999,900 is 1M and not 1e+03k
             return f"{count / scale:.3g}{suffix}"
     return str(count)

@@ -19,8 +19,9 @@ import pyarrow as pa
 import transformers
 
 from llama_bench import records
-from llama_bench.measure import adapters, generation, items, memory, model, suite
-from llama_bench.measure.finished import PARTS, Finished, Kept, write_table
+from llama_bench.measure import memory, model
+from llama_bench.measure.evaluation import adapters, generation, items, suite
+from llama_bench.measure.evaluation.finished import PARTS, Finished, Kept, write_table
 from llama_bench.records import Refusal
 from llama_bench.specs import EvaluateSpec
 

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from llama_bench import records
 from llama_bench.fields import UserError
-from llama_bench.measure import gpu, world
+from llama_bench.measure import gpu
+from llama_bench.measure.training import world
 from llama_bench.records import Record, Refusal
 from llama_bench.specs import SPECS
 

@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 import torch
 
-from llama_bench.measure import devices, instruments, memory, timing, vendor
+from llama_bench.measure import memory
+from llama_bench.measure.probing import devices, instruments, timing, vendor
 from llama_bench.records import Refusal
 from llama_bench.specs import LimitsSpec
 

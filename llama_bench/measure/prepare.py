@@ -24,12 +24,13 @@ os.environ["RAYON_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(os.cp
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
 from llama_bench.fields import UserError
-from llama_bench.measure import cleaning, held_out, job, tokenizer, training_text
-from llama_bench.measure.corpus import Document, documents
-from llama_bench.measure.near_duplicates import groups
-from llama_bench.measure.shuffle import Shuffle, content_hash
-from llama_bench.measure.split import in_order, split
-from llama_bench.measure.training_text import Training
+from llama_bench.measure import job
+from llama_bench.measure.text import cleaning, held_out, tokenizer, training_text
+from llama_bench.measure.text.corpus import Document, documents
+from llama_bench.measure.text.near_duplicates import groups
+from llama_bench.measure.text.shuffle import Shuffle, content_hash
+from llama_bench.measure.text.split import in_order, split
+from llama_bench.measure.text.training_text import Training
 from llama_bench.specs import PrepareSpec
 
 SHUFFLED = "shuffle"
@@ -159,7 +160,7 @@ def _provide_tokenizer(
         tokenizer.train(training_text.texts(training), spec.vocab_size, folder)
         return
     if given is None:
-        from llama_bench.measure.hub import tokenizer_files
+        from llama_bench.measure.text.hub import tokenizer_files
 
         given = tokenizer_files(spec.tokenizer)
     tokenizer.copy(given, folder)

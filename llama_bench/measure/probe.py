@@ -16,20 +16,20 @@ from typing import Any
 
 import torch
 
-from llama_bench.measure import (
+from llama_bench.measure import memory
+from llama_bench.measure import model as models
+from llama_bench.measure.probing import (
     cold_start,
     devices,
     engines,
     instruments,
-    memory,
     phases,
     probed_model,
     static_cache,
     timing,
     vllm_engine,
 )
-from llama_bench.measure import model as models
-from llama_bench.measure.cells import GENERATION, Cells, Place, refused, row_of
+from llama_bench.measure.probing.cells import GENERATION, Cells, Place, refused, row_of
 from llama_bench.shape import Shape
 from llama_bench.specs import ProbeSpec
 

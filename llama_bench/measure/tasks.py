@@ -24,10 +24,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from llama_bench.fields import UserError
-from llama_bench.measure import passages, questions, task_files
-from llama_bench.measure.broken_code import broken_code
-from llama_bench.measure.broken_prose import broken_prose
-from llama_bench.measure.task_files import CHOICE, GREEDY, ROLLING, Kind, Metric, generate
+from llama_bench.measure.questions import passages, questions, task_files
+from llama_bench.measure.questions.broken_code import broken_code
+from llama_bench.measure.questions.broken_prose import broken_prose
+from llama_bench.measure.questions.task_files import CHOICE, GREEDY, ROLLING, Kind, Metric, generate
 from llama_bench.specs import TasksSpec
 
 LEAST_ITEMS = 20  # fewer tell nothing: the standard error of a share would exceed 0.1

@@ -20,15 +20,16 @@ import torch
 
 from llama_bench import records
 from llama_bench.fields import UserError
-from llama_bench.measure import ceiling, compiling, memory, parallel, world
+from llama_bench.measure import memory
 from llama_bench.measure import model as models
-from llama_bench.measure import state as states
-from llama_bench.measure.engine import Engine
-from llama_bench.measure.loop import Loop
-from llama_bench.measure.schedule import peak_rate, rate
-from llama_bench.measure.state import State
-from llama_bench.measure.tokens import Order, Tokens, batches
-from llama_bench.measure.validation import Validation, quality
+from llama_bench.measure.training import ceiling, compiling, parallel, world
+from llama_bench.measure.training import state as states
+from llama_bench.measure.training.engine import Engine
+from llama_bench.measure.training.loop import Loop
+from llama_bench.measure.training.schedule import peak_rate, rate
+from llama_bench.measure.training.state import State
+from llama_bench.measure.training.tokens import Order, Tokens, batches
+from llama_bench.measure.training.validation import Validation, quality
 from llama_bench.records import Refusal
 from llama_bench.specs import TrainSpec
 

@@ -123,7 +123,7 @@ def test_a_whole_study_with_its_law(tmp_path):
     }
     assert [e["section"] for e in entries.values()] == sorted(
         (e["section"] for e in entries.values()),
-        key=["loss", "law", "tasks", "cost", "cost-details"].index,
+        key=["loss", "law", "tasks", "task-details", "cost", "cost-details"].index,
     )
     ticks = words(tmp_path / "figures" / "loss-parameters.svg")
     assert "100k" in ticks and "1M" in ticks and "1e" not in ticks

@@ -147,7 +147,7 @@ def test_energy_and_money_are_plain_quotients(tmp_path):
 
 
 def test_cells_on_paper_have_the_keys_of_measured_ones():
-    from llama_bench.measure.cells import row_of
+    from llama_bench.measure.probing.cells import row_of
 
     keys = set(row_of(("prefill", 1, 64), dict))
     for found in probe(shape_of_size(50_000), load=True)["cells"]:

@@ -20,6 +20,7 @@ from llama_bench.derive.judging import paired
 from llama_bench.derive.tables import evaluated, screen, study_tables
 from llama_bench.derive.words import answertext, noisetext
 from llama_bench.fields import UserError
+from llama_bench.study import load
 
 TWO = {"50k": 50_000, "700k": 700_000}
 NAMES = ("json", "email", "test")
@@ -396,3 +397,15 @@ def test_a_study_without_common_tasks_has_a_fit_that_says_so(tmp_path):
     paper = Paper(tmp_path / "other")
     paper.train("50k", shape_of_size(50_000), 200_000)
     assert "A law of scores" not in reported(paper).read_text()
+
+
+def test_a_law_of_scores_needs_something_to_evaluate():
+    asked = {
+        "models": {"train": [{"size": size} for size in ("10k", "20k", "30k")]},
+        "train": {"budgets": ["30k", "60k", "90k"], "warmup_tokens": "4k", "context": 128},
+    }
+    assert load(asked).laws == ["chinchilla", "direct", "two_step"]
+    without = asked | {"evaluate": {"suites": {}}}
+    assert load(without).laws == ["chinchilla"]
+    with pytest.raises(UserError, match=r"fit\.laws: direct is of task scores; give evaluate"):
+        load(without | {"fit": {"laws": ["direct"]}})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from llama_bench.measure import averaging
+from llama_bench.measure.training import averaging
 
 
 def mean_after(values: list[float]) -> float:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from llama_bench.measure import choices
-from llama_bench.measure.choices import Item
+from llama_bench.measure.evaluation import choices
+from llama_bench.measure.evaluation.choices import Item
 
 
 def item(probabilities, gold=0, sizes=None, texts=None):

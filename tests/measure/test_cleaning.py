@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from preparing import prose
 
-from llama_bench.measure.cleaning import (
+from llama_bench.measure.text.cleaning import (
     COUNTS,
     cleaned,
     has_fitting_length,
@@ -15,7 +15,7 @@ from llama_bench.measure.cleaning import (
     unicode,
     whitespace,
 )
-from llama_bench.measure.corpus import documents
+from llama_bench.measure.text.corpus import documents
 from llama_bench.specs import Corpus
 
 PROSE = (

@@ -12,10 +12,11 @@ import torch
 from training import spec_of
 
 from llama_bench import records
-from llama_bench.measure import compiling, machine, model
-from llama_bench.measure.engine import Engine
+from llama_bench.measure import model
 from llama_bench.measure.job import carry_out
-from llama_bench.measure.tokens import Tokens
+from llama_bench.measure.training import compiling, machine
+from llama_bench.measure.training.engine import Engine
+from llama_bench.measure.training.tokens import Tokens
 
 
 @pytest.fixture(scope="module")

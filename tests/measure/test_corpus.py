@@ -14,9 +14,9 @@ from preparing import files
 
 from llama_bench import sources
 from llama_bench.fields import UserError
-from llama_bench.measure.corpus import documents
-from llama_bench.measure.hub import tokenizer_files
 from llama_bench.measure.job import Failure
+from llama_bench.measure.text.corpus import documents
+from llama_bench.measure.text.hub import tokenizer_files
 from llama_bench.specs import Corpus, Pretrained
 
 TEXTS = [f"Document {n} says {n * n} and {n * 7} – “ü”." for n in range(20)]

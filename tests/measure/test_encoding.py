@@ -6,7 +6,7 @@ from tiny_llama import adapter, checkpoint
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from llama_bench.measure.encoding import Encoding
+from llama_bench.measure.evaluation.encoding import Encoding
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from llama_bench.measure import energy
-from llama_bench.measure.instruments import HostInstruments
+from llama_bench.measure.probing import energy
+from llama_bench.measure.probing.instruments import HostInstruments
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from importlib import metadata
 import pytest
 import torch
 
-from llama_bench.measure import cold_start, largest_batch, phases, probe, quantized, static_cache
 from llama_bench.measure import model as models
+from llama_bench.measure import probe
+from llama_bench.measure.probing import cold_start, largest_batch, phases, quantized, static_cache
 from llama_bench.shape import Shape
 from llama_bench.specs import ProbeSpec
 

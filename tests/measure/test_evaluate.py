@@ -12,7 +12,8 @@ from tiny_llama import CONTEXT, SHAPE, checkpoint
 from transformers import AutoModelForCausalLM
 
 from llama_bench import records
-from llama_bench.measure import evaluate, model, task_files, tasks
+from llama_bench.measure import evaluate, model, tasks
+from llama_bench.measure.questions import task_files
 from llama_bench.records import Record, Refusal
 from llama_bench.sections.evaluate import HELD_OUT_TASKS
 from llama_bench.specs import EvaluateSpec, Pretrained, TasksSpec

@@ -12,8 +12,8 @@ import pytest
 from training import spec_of
 
 from llama_bench import records
-from llama_bench.measure import state as states
 from llama_bench.measure.job import carry_out
+from llama_bench.measure.training import state as states
 
 
 def train(spec, output: Path, prepared: Path) -> list[str]:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from llama_bench.fields import UserError
-from llama_bench.measure import devices, limits, vendor
+from llama_bench.measure import limits
+from llama_bench.measure.probing import devices, vendor
 from llama_bench.specs import LimitsSpec
 
 

@@ -11,9 +11,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from tiny_llama import CONTEXT, adapter, checkpoint
 
-from llama_bench.measure import generation
-from llama_bench.measure.halving import in_halves
-from llama_bench.measure.packing import packed
+from llama_bench.measure.evaluation import generation
+from llama_bench.measure.evaluation.halving import in_halves
+from llama_bench.measure.evaluation.packing import packed
 from llama_bench.records import Refusal
 
 

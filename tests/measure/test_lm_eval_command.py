@@ -16,7 +16,7 @@ from tiny_llama import checkpoint
 from transformers import AutoTokenizer
 
 from llama_bench.measure import evaluate, tasks
-from llama_bench.measure.encoding import Encoding
+from llama_bench.measure.evaluation.encoding import Encoding
 from llama_bench.records import Record
 from llama_bench.specs import EvaluateSpec, Pretrained, TasksSpec
 

@@ -10,9 +10,10 @@ from training import spec_of
 from transformers import AutoModelForCausalLM
 
 from llama_bench import records
-from llama_bench.measure import evaluate, loading
-from llama_bench.measure import state as states
+from llama_bench.measure import evaluate
+from llama_bench.measure.evaluation import loading
 from llama_bench.measure.job import carry_out
+from llama_bench.measure.training import state as states
 from llama_bench.records import Refusal
 from llama_bench.specs import EvaluateSpec, Pretrained
 

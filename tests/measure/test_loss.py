@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from llama_bench.measure import loss, memory
+from llama_bench.measure import memory
+from llama_bench.measure.training import loss
 
 
 def drawn(rows, width, vocab, dtype=torch.float64):

@@ -5,7 +5,7 @@ import pytest
 from datasketch import MinHash
 from preparing import prose
 
-from llama_bench.measure.near_duplicates import (
+from llama_bench.measure.text.near_duplicates import (
     PERMUTATIONS,
     SIMILAR,
     groups,

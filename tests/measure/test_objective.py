@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from llama_bench.measure import model
-from llama_bench.measure.objective import Objective, decoder_layer
+from llama_bench.measure.training.objective import Objective, decoder_layer
 from llama_bench.shape import Shape, shape_of_size
 
 VOCAB, CONTEXT = 512, 64

@@ -13,9 +13,9 @@ import torch
 from training import spec_of
 
 from llama_bench import records
-from llama_bench.measure import parallel
-from llama_bench.measure import state as states
 from llama_bench.measure.job import carry_out
+from llama_bench.measure.training import parallel
+from llama_bench.measure.training import state as states
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 

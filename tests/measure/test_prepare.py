@@ -12,9 +12,9 @@ from preparing import contents, files, jsonl, prose, run
 
 from llama_bench import records
 from llama_bench.fields import UserError
-from llama_bench.measure import shuffle, training_text
-from llama_bench.measure.corpus import documents
-from llama_bench.measure.tokenizer import BOS, Encoder
+from llama_bench.measure.text import shuffle, training_text
+from llama_bench.measure.text.corpus import documents
+from llama_bench.measure.text.tokenizer import BOS, Encoder
 from llama_bench.specs import Corpus, PrepareSpec, Pretrained
 
 

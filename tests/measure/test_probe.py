@@ -12,7 +12,8 @@ from transformers import DynamicCache
 
 from llama_bench import records
 from llama_bench.fields import UserError
-from llama_bench.measure import model, phases, probe, probed_model
+from llama_bench.measure import model, probe
+from llama_bench.measure.probing import phases, probed_model
 from llama_bench.records import Refusal
 from llama_bench.shape import Shape
 from llama_bench.specs import Pretrained, ProbeSpec

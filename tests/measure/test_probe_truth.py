@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from llama_bench.measure import model as models
-from llama_bench.measure import phases, probed_model, static_cache, timing
+from llama_bench.measure.probing import phases, probed_model, static_cache, timing
 from llama_bench.shape import Shape
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ import pytest
 from training import spec_of
 
 from llama_bench.fields import UserError
-from llama_bench.measure.schedule import peak_rate, rate
+from llama_bench.measure.training.schedule import peak_rate, rate
 from llama_bench.records import Record, Refusal
 from llama_bench.specs import TrainSpec
 

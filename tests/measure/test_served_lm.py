@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_llama import CONTEXT, checkpoint
 
-from llama_bench.measure import evaluate, vllm_server
+from llama_bench.measure import evaluate
+from llama_bench.measure.probing import vllm_server
 from llama_bench.records import Refusal
 from llama_bench.specs import EvaluateSpec, Pretrained
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llama_bench.fields import UserError
-from llama_bench.measure.split import edges, in_order, split
+from llama_bench.measure.text.split import edges, in_order, split
 
 
 def parts_of(sizes, share, group=None, seed=0):

@@ -7,7 +7,7 @@ import pytest
 from lm_eval.api import metrics
 from lm_eval.api.registry import get_aggregation
 
-from llama_bench.measure import standard_errors
+from llama_bench.measure.evaluation import standard_errors
 
 
 def test_ratio_error_is_what_resampling_says():

@@ -12,7 +12,7 @@ from tiny_llama import checkpoint
 
 from llama_bench import records
 from llama_bench.measure import evaluate
-from llama_bench.measure.finished import FOLDER
+from llama_bench.measure.evaluation.finished import FOLDER
 from llama_bench.specs import EvaluateSpec, Pretrained
 
 TASK = """

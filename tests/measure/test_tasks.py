@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from llama_bench.fields import UserError
-from llama_bench.measure import passages, questions, tasks
-from llama_bench.measure.broken_code import BREAKS, broken_code, parses
-from llama_bench.measure.broken_prose import CONSTRUCTIONS
+from llama_bench.measure import tasks
+from llama_bench.measure.questions import passages, questions
+from llama_bench.measure.questions.broken_code import BREAKS, broken_code, parses
+from llama_bench.measure.questions.broken_prose import CONSTRUCTIONS
 from llama_bench.sections.evaluate import HELD_OUT_TASKS
 from llama_bench.specs import TasksSpec
 

@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from llama_bench.measure import instruments, timing
+from llama_bench.measure.probing import instruments, timing
 
 CPU = torch.device("cpu")
 HERE = instruments.of(CPU)

@@ -7,9 +7,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from llama_bench.fields import UserError
-from llama_bench.measure import tokenizer
-from llama_bench.measure.corpus import documents
-from llama_bench.measure.tokenizer import Encoder
+from llama_bench.measure.text import tokenizer
+from llama_bench.measure.text.corpus import documents
+from llama_bench.measure.text.tokenizer import Encoder
 from llama_bench.specs import Corpus
 
 ODD = [

@@ -17,11 +17,11 @@ from training import spec_of
 from llama_bench import records
 from llama_bench.fields import UserError
 from llama_bench.measure import memory, model, train
-from llama_bench.measure import state as states
-from llama_bench.measure.engine import Engine
 from llama_bench.measure.job import carry_out
-from llama_bench.measure.tokens import Order, Tokens, batches
-from llama_bench.measure.validation import VALIDATION_TOKENS
+from llama_bench.measure.training import state as states
+from llama_bench.measure.training.engine import Engine
+from llama_bench.measure.training.tokens import Order, Tokens, batches
+from llama_bench.measure.training.validation import VALIDATION_TOKENS
 from llama_bench.records import Refusal
 from llama_bench.specs import TrainSpec
 

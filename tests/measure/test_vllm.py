@@ -12,7 +12,8 @@ from pathlib import Path
 import completion_server as server
 import pytest
 
-from llama_bench.measure import probe, vllm_server
+from llama_bench.measure import probe
+from llama_bench.measure.probing import vllm_server
 from llama_bench.records import Refusal
 from llama_bench.shape import Shape
 from llama_bench.specs import Pretrained, ProbeSpec

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_bench.measure.workers import in_order
+from llama_bench.measure.text.workers import in_order
 
 
 def double(number: int) -> int:

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llama_bench.measure import model
-from llama_bench.measure.lm import CausalLM
+from llama_bench.measure.evaluation.lm import CausalLM
 from llama_bench.shape import Shape
 
 SHAPE = Shape(layers=2, width=32, heads=4, kv_heads=2)

@@ -68,7 +68,7 @@ _STYLE = {
 @dataclass(frozen=True)
 class Figure:
     """A drawn figure and what is said of it. `section` is the report's: loss, law,
-    forecasts, data, tasks, cost, cost-details."""
+    forecasts, data, tasks, task-details, cost, cost-details."""
 
     name: str
     section: str

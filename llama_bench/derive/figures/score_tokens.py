@@ -67,7 +67,7 @@ def _figure(rows, suite, task: str, metric: str, filter) -> Figure:
     name = "-".join(str(part) for part in parts if part)
     safe = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
     title = f"{task}: {scores.metric_name(metric)} against tokens"
-    return Figure(f"tokens-{safe}", "score tokens", title, _caption(rows), figure)
+    return Figure(f"tokens-{safe}", "task-details", title, _caption(rows), figure)
 
 
 def _line(ax, rows, nudge, colour, marker, label, line="-", face=None) -> None:

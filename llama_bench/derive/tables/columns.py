@@ -82,6 +82,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_EVALUATED, "metric": "text", "filter": "text", "value": "real",
         "standard_error": "real", "chance": "real", "higher_is_better": "flag", "items": "count",
         "version": "text", "shots": "count", "unscored": "count", "truncated": "count",
+        "respelled": "count", "lossy": "count",
     },
     # the same of the items of a task that were made in one way, by its name
     "constructions": {
@@ -141,7 +142,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "other_processes": "count", "warmup_repeats": "count", "warmup_variation": "real",
         "repeats": "count", "tokens": "count", "median_seconds": "real",
         "median_low_seconds": "real", "median_high_seconds": "real", "p90_seconds": "real",
-        "p99_seconds": "real", "median_processor_seconds": "real", "tokens_per_second": "real", "mean_tokens_per_second": "real",
+        "p99_seconds": "real", "median_processor_seconds": "real",
+        "tokens_per_second": "real", "mean_tokens_per_second": "real",
         "tokens_per_second_deviation": "real", "sampling_seconds": "real",
         "compile_seconds": "real", "flops": "real", "bytes_moved": "real",
         "roofline_seconds": "real", "limited_by": "text", "roofline_share": "real",
@@ -154,7 +156,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_RUN, **_PARAMETERS, **_WAY, "threads": "count", **_CELL, "repeat": "count",
         "tokens": "count", "seconds": "real", "tokens_per_second": "real", "busy": "flag",
         "clock_hertz": "real", "temperature_celsius": "real", "power_watts": "real",
-        "joules": "real", "processor_seconds": "real", "import_seconds": "real", "load_seconds": "real",
+        "joules": "real", "processor_seconds": "real",
+        "import_seconds": "real", "load_seconds": "real",
         "first_token_seconds": "real",
     },
     # one row per probed cell
@@ -220,7 +223,8 @@ COLUMNS: dict[str, dict[str, str]] = {
     "candidates": {
         "forecast": "text", "task": "text", "law": "text", "within_percent": "real",
         "chosen": "flag", "score": "real", "mean_error_percent": "real",
-        "mean_bias_percent": "real", "best_runs_error_percent": "real", "rows_hidden": "count", "folds": "count",
+        "mean_bias_percent": "real", "best_runs_error_percent": "real", "rows_hidden": "count",
+        "folds": "count",
     },
     # one row per thing that was asked and gave no number: a run, a task, a probed cell
     "failures": {

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 ORDER = ("acc", "acc_norm", "exact_match", "bits_per_byte", "f1", "token_f1")
 # of one item: right or wrong, or a share; what a sigmoid can be fitted to
 SHARES = ("acc", "acc_norm", "acc_bytes", "exact_match", "f1", "token_f1")
-TASK_LOSS = "gold_bits_per_byte"  # bits per byte of the right answer (measure/choices.py)
+# bits per byte of the right answer (measure/evaluation/choices.py)
+TASK_LOSS = "gold_bits_per_byte"
 
 
 def of(metrics: Iterable[str], own: str | None = None) -> str:

@@ -131,11 +131,11 @@ def _values(entry: Entry) -> Values:
     frame = frame.sort_values([*_ITEM, "choice"], kind="stable")
     found: Values = {}
     for (task, filtered), mine in frame.groupby(["task", "filter"], sort=False):
-        named = [
-            score["metric"]
+        named = {
+            score["metric"]: score["value"]
             for score in entry.record.result["scores"]
             if (score["task"], score["filter"]) == (task, filtered)
-        ]
+        }
         found |= {
             (task, filtered, metric): values.set_index(_ITEM)
             for metric, values in (_first(mine, named), *_smooth(mine, named))
@@ -144,20 +144,25 @@ def _values(entry: Entry) -> Values:
     return found
 
 
-def _first(items, named: list[str]) -> tuple[str, Any]:
-    """The task's first metric, by the item's verdict; bits per byte are nats over bytes."""
-    if not named:
-        return "", None
-    metric, items = named[0], items.drop_duplicates(_ITEM)
-    if metric == "bits_per_byte":
+def _first(items, named: dict[str, float | None]) -> tuple[str, Any]:
+    """The metric that the items' verdicts are of: its score is their mean. Of bits per byte, which
+    is no mean, nats and bytes."""
+    items = items.drop_duplicates(_ITEM)
+    if next(iter(named), None) == "bits_per_byte":
+        metric = "bits_per_byte"
         items = items.dropna(subset=["log_likelihood", "bytes"])
         nats = -items["log_likelihood"] / math.log(2)
         return metric, items[_ITEM].assign(value=nats, weight=items["bytes"].astype(float))
     items = items.dropna(subset=["verdict"])
+    mean = items["verdict"].mean()
+    known = (name for name, value in named.items() if value is not None)
+    metric = next((name for name in known if math.isclose(named[name], mean, abs_tol=1e-9)), None)
+    if metric is None:
+        return "", None
     return metric, items[_ITEM].assign(value=items["verdict"], weight=1.0)
 
 
-def _smooth(items, named: list[str]) -> Iterator[tuple[str, Any]]:
+def _smooth(items, named: dict[str, float | None]) -> Iterator[tuple[str, Any]]:
     """The smooth metrics of the right answer, of items whose choices could all be scored."""
     items = items[items["gold"].notna()]
     if SMOOTH not in named or not len(items):

@@ -1,0 +1,109 @@
+"""Every item as it was asked and answered, as a table: any score can be made again from it, without
+the model.
+
+One row per item and choice (one for a text that is generated or scored as a whole). `verdict` is
+the item's value of the task's first metric (for bits per byte, the document's).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pyarrow as pa
+
+from llama_bench.measure.evaluation.remarks import Remarks
+from llama_bench.measure.evaluation.scores import item_value, items_of
+
+_LN2 = math.log(2)
+
+SCHEMA = pa.schema(
+    [
+        ("task", pa.string()),
+        ("filter", pa.string()),
+        ("doc_id", pa.int32()),
+        ("choice", pa.int16()),
+        ("construction", pa.string()),
+        ("doc_hash", pa.string()),
+        ("prompt_hash", pa.string()),
+        ("prompt", pa.string()),
+        ("text", pa.string()),
+        ("characters", pa.int32()),
+        ("bytes", pa.int64()),
+        ("log_likelihood", pa.float64()),
+        ("is_greedy", pa.bool_()),
+        ("gold", pa.bool_()),
+        ("target", pa.string()),
+        ("verdict", pa.float64()),
+        ("reason", pa.string()),
+    ]
+)
+
+
+def table(answered: dict, tasks: dict, remarks: Remarks) -> pa.Table:
+    """All items of some tasks; docs/protocol.md has the columns."""
+    columns: dict[str, list] = {name: [] for name in SCHEMA.names}
+    for name, samples in answered["samples"].items():
+        task = tasks[name]
+        known = {}
+        if task.OUTPUT_TYPE == "multiple_choice":
+            known = {s["doc_id"]: item for s, item in items_of(samples, task, remarks)}
+        for sample in samples:
+            for row in _rows(name, sample, known.get(sample["doc_id"]), remarks):
+                for column, values in columns.items():
+                    values.append(row.get(column))
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _rows(name: str, sample: dict, item, remarks: Remarks) -> list[dict]:
+    construction = sample["doc"].get("construction") if isinstance(sample["doc"], dict) else None
+    about = {
+        "task": name,
+        "filter": sample["filter"],
+        "doc_id": sample["doc_id"],
+        "construction": None if construction is None else str(construction),
+        "doc_hash": sample["doc_hash"][:16],
+        "prompt_hash": sample["prompt_hash"][:16],
+        "target": _target(sample["target"]),
+        "verdict": _verdict(sample),
+    }
+    found = []
+    for choice, answer in enumerate(sample["filtered_resps"]):
+        key = (name, sample["doc_id"], choice)
+        row = {**about, "choice": choice, "reason": remarks.reasons.get(key)}
+        row |= _answer(sample["arguments"][choice], answer, remarks.scored_bytes.get(key))
+        if item is not None and choice < len(item.choices):
+            row["gold"] = choice in item.gold
+            row["characters"] = len(item.choices[choice])
+        found.append(row)
+    return found
+
+
+def _answer(asked: tuple, answer, scored_bytes: int | None) -> dict:
+    """What was asked and answered: a continuation's likelihood, a whole text's, or text."""
+    if isinstance(answer, (tuple, list)) and len(answer) == 2 and isinstance(answer[0], float):
+        likelihood, greedy = answer
+        row = {"prompt": asked[0], "text": asked[1], "bytes": scored_bytes, "is_greedy": greedy}
+    elif isinstance(answer, float):  # of a whole text, which is its own target
+        likelihood = answer
+        row = {"text": asked[0], "bytes": len(asked[0].encode())}
+    else:
+        return {"prompt": str(asked[0]), "text": answer if isinstance(answer, str) else str(answer)}
+    if math.isfinite(likelihood):
+        row["log_likelihood"] = float(likelihood)
+    return row
+
+
+def _target(target) -> str:
+    return target if isinstance(target, str) else json.dumps(target, default=str)
+
+
+def _verdict(sample: dict) -> float | None:
+    if not sample["metrics"]:
+        return None
+    value = item_value(sample, sample["metrics"][0])
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        if not (isinstance(value[0], float) and value[1]):
+            return None
+        return -value[0] / value[1] / _LN2
+    return float(value) if isinstance(value, (int, float)) else None

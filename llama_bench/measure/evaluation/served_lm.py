@@ -1,0 +1,82 @@
+"""A model behind a vLLM server as lm-eval's `LM`: log-likelihoods of prompts, and greedy or drawn
+text.
+
+vLLM tells the log-likelihood of every token of a prompt, and its rank (`prompt_logprobs`), if one
+more token is asked for: a text has two tokens less room here than in a model of this process. The
+context that choices share is computed once by the server's own prefix cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from transformers import PreTrainedTokenizerBase
+
+from llama_bench.measure.evaluation.answering import AnsweringLM
+from llama_bench.measure.evaluation.packing import Scored
+from llama_bench.measure.probing.vllm_server import Server
+from llama_bench.records import Refusal
+from llama_bench.specs import EvaluateSpec
+
+AT_ONCE = 256  # prompts of one request; the server batches them as it sees fit
+
+
+class ServedLM(AnsweringLM):
+    """`length`: the tokens that the server has room for, prompt and answer together."""
+
+    def __init__(
+        self,
+        server: Server,
+        tokenizer: PreTrainedTokenizerBase,
+        length: int,
+        spec: EvaluateSpec,
+    ):
+        super().__init__(tokenizer, length - 2, spec.bos, spec.generation)
+        self.server, self._seed = server, spec.seed
+
+    def score(self, questions: list[list[Scored]]) -> Iterator[tuple[int, float, bool]]:
+        asked = [each for question in questions for each in question]
+        for first in range(0, len(asked), AT_ONCE):
+            part = asked[first : first + AT_ONCE]
+            told = self._likelihoods([ids for _, ids, _ in part])
+            for (number, ids, start), likelihoods in zip(part, told, strict=True):
+                scored = [likelihoods[place][str(ids[place])] for place in range(start, len(ids))]
+                total = sum(each["logprob"] for each in scored)
+                yield number, total, all(each["rank"] == 1 for each in scored)
+            self.progress(first + len(part), len(asked))
+
+    def _likelihoods(self, prompts: list[list[int]]) -> list[list[dict]]:
+        asked = {"prompt": prompts, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+        choices = self.server.ask(asked)["choices"]
+        told = [choice["prompt_logprobs"] for choice in sorted(choices, key=lambda c: c["index"])]
+        # JSON has no NaN: vLLM answers with null, or refuses
+        if any(each["logprob"] is None for one in told for at in one[1:] for each in at.values()):
+            raise Refusal("non-finite", "the model's log-likelihoods are not finite")
+        return told
+
+    def write(self, prompts: list[list[int]], new: int, stops: list[str], **settings) -> list[str]:
+        drawn = settings.get("do_sample", False)
+        asked = {
+            "prompt": prompts,
+            "max_tokens": new,
+            "stop": stops or None,
+            "temperature": settings.get("temperature", 1.0) if drawn else 0,
+            "top_p": settings.get("top_p", 1.0),
+            "seed": self._seed,
+        }
+        choices = self.server.ask(asked)["choices"]
+        return [choice["text"] for choice in sorted(choices, key=lambda c: c["index"])]
+
+    def prompt_batches(self, numbers: list[int], prompts: list) -> Iterator[list[int]]:
+        return (numbers[first : first + AT_ONCE] for first in range(0, len(numbers), AT_ONCE))
+
+
+def arguments(spec: EvaluateSpec, source: str, length: int) -> list[str]:
+    """Of the server: the asked weights in the asked precision."""
+    words = ["--model", source, "--served-model-name", "probed", "--dtype", spec.precision]
+    words += ["--max-model-len", str(length), "--enable-prefix-caching"]
+    if spec.pretrained and spec.pretrained.repo:
+        words += ["--revision", spec.pretrained.revision]
+    if spec.pretrained and spec.pretrained.trust_remote_code:
+        words += ["--trust-remote-code"]
+    return words

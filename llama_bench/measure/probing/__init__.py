@@ -1,0 +1,1 @@
+"""What `limits` and `probe` are made of: work to time, and instruments."""

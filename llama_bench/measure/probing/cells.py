@@ -1,0 +1,156 @@
+"""One cell of a probe's grid: a row with what was measured, or with why it could not be.
+
+All rows have the same keys, null where there is nothing to say; docs/protocol.md explains them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+
+from llama_bench.measure import memory
+from llama_bench.measure.probing import instruments, probed_model, timing
+from llama_bench.measure.probing.cold_start import PARTS
+from llama_bench.measure.probing.engines import Engine
+from llama_bench.measure.probing.largest_batch import largest
+from llama_bench.measure.probing.timing import Work
+from llama_bench.records import Refusal
+from llama_bench.specs import ProbeSpec
+
+Place = tuple[str, int, int]  # phase, batch, context
+GENERATION = ("prefill", "decode")
+
+_MEASURED = (
+    *("tokens", "warmup_repeats", "warmup_variation", "load", "other_processes", "busy"),
+    *(*timing.PER_REPEAT, "sampling_seconds", "compile_seconds", *PARTS),
+    *("peak_bytes", "reserved_bytes", "kv_bytes", "kv_formula_bytes", "training_bytes"),
+    "activation_bytes",
+)
+
+
+class Cells:
+    """Measures cells of one grid, on one device, by one set of rules."""
+
+    def __init__(
+        self,
+        spec: ProbeSpec,
+        config: PreTrainedConfig,
+        device: torch.device,
+        neighbours: instruments.Neighbours,
+    ):
+        self.spec, self.config, self.device = spec, config, device
+        self.meter = memory.meter(device)
+        self.instruments = instruments.of(device)
+        self.neighbours = neighbours
+        self._dtype = probed_model.dtype_of(spec.precision)
+        self._sampling: dict[int, list[float] | None] = {}
+
+    def measured(self, engine: Engine, place: Place) -> dict[str, Any]:
+        """The row of a cell that `engine` computes."""
+        phase, batch, context = place
+
+        def measure() -> dict[str, Any]:
+            _refuse_beyond(self.config, context)
+            work = engine.work(*place)
+            self.meter.restart()
+            found = self.timed(work) | self._memory(work, engine, batch * context)
+            samples = phase in GENERATION
+            return found | {"sampling_seconds": self._sampled(engine, batch) if samples else None}
+
+        row = row_of(place, measure)
+        engine.clean()
+        memory.release()
+        return row
+
+    def timed(self, work: Work, warmup: bool = True) -> dict[str, Any]:
+        """What the clock and the instruments say of `work`, and who else was there."""
+        spec = self.spec
+        rule = {"repeats": spec.repeats, "seconds": spec.seconds, "warmup": warmup}
+        found = timing.measure(work, self.device, self.instruments, **rule)
+        others = self.neighbours.count(self.instruments)
+        threads = torch.get_num_threads()
+        return found | {
+            "tokens": work.tokens,
+            "other_processes": others,
+            "busy": timing.busy(found["load"], others, os.cpu_count() or 1, threads),
+            "compile_seconds": getattr(work, "compile_seconds", None),
+        }
+
+    def _memory(self, work: Work, engine: Engine, tokens: int) -> dict[str, int | None]:
+        """What the peak is made of; of work in another process nothing is known."""
+        formula = probed_model.cache_bytes(self.config, tokens, self._dtype)
+        if timing.is_elsewhere(work):
+            return {"kv_formula_bytes": formula}
+        peaks, training = self.meter.peaks(), getattr(work, "bytes_held", None)
+        held = training if training is not None else engine.weight_bytes + work.kv_bytes
+        rest = None if peaks["peak_bytes"] is None else peaks["peak_bytes"] - held
+        return peaks | {
+            "kv_bytes": work.kv_bytes,
+            "kv_formula_bytes": None if work.kv_bytes is None else formula,
+            "training_bytes": training,
+            # less than nothing: part of the weights was not resident, so nothing can be said
+            "activation_bytes": None if rest is None or rest < 0 else rest,
+        }
+
+    def _sampled(self, engine: Engine, batch: int) -> list[float] | None:
+        """Seconds of drawing one token for each sequence, measured once for each batch."""
+        if batch not in self._sampling:
+            work, timed = engine.sampling(batch), None
+            if work is not None:
+                repeats = self.spec.repeats
+                timed = timing.measure(work, self.device, self.instruments, repeats, 0.0)["seconds"]
+            self._sampling[batch] = timed
+        return self._sampling[batch]
+
+    def largest_batch(self, engine: Engine, phase: str, context: int) -> dict[str, Any]:
+        """The row of the largest batch that fits a context."""
+
+        def reason_against(batch: int) -> str | None:
+            try:
+                engine.try_out(phase, batch, context)
+            except Exception as error:
+                if not memory.is_out_of_memory(error):
+                    raise
+                return _first_line(error)
+            finally:
+                engine.clean()
+                memory.release()
+
+        row: dict[str, Any] = {"phase": phase, "context": context}
+        try:
+            _refuse_beyond(self.config, context)
+            return row | largest(reason_against)
+        except Refusal as refusal:
+            said = {"status": refusal.status, "reason": refusal.reason}
+            return row | {"batch": None, "limited_by": None, "tries": 0} | said
+
+
+def row_of(place: Place, measure) -> dict[str, Any]:
+    """What `measure()` found, or the status and reason of why it found nothing."""
+    row: dict[str, Any] = dict(zip(("phase", "batch", "context"), place, strict=True))
+    row |= {"status": "ok", "reason": None, "seconds": []} | dict.fromkeys(_MEASURED)
+    try:
+        return row | measure()
+    except Refusal as refusal:
+        return row | {"status": refusal.status, "reason": refusal.reason}
+    except Exception as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        return row | {"status": "out-of-memory", "reason": _first_line(error)}
+
+
+def refused(place: Place, reason: str) -> dict[str, Any]:
+    return row_of(place, lambda: {"status": "refused", "reason": reason})
+
+
+def _refuse_beyond(config: PreTrainedConfig, context: int) -> None:
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest is not None and context > longest:
+        raise Refusal("refused", f"a context of {context} is beyond the model's maximum, {longest}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,1 @@
+"""What `tasks` writes: questions from held-out documents."""

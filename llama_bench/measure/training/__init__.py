@@ -1,0 +1,1 @@
+"""What `train` is made of: the loop, its state, several devices."""

@@ -1,0 +1,70 @@
+"""The loss on held-out text: on windows evenly spread over it, the same for every run."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import numpy as np
+import torch
+
+from llama_bench.measure.training import parallel
+from llama_bench.measure.training.engine import Engine
+from llama_bench.measure.training.tokens import Tokens
+
+VALIDATION_TOKENS = 40_960
+WINDOWS_AT_ONCE = 8
+
+
+class Validation:
+    """Windows of held-out text that an engine is asked about; each process takes them all."""
+
+    def __init__(self, tokens: Tokens):
+        wanted = max(1, min(tokens.windows, VALIDATION_TOKENS // tokens.context))
+        self._tokens = tokens
+        self._windows = np.linspace(0, tokens.windows - 1, wanted).astype(np.int64)
+
+    def losses(self, engine: Engine) -> tuple[np.ndarray, np.ndarray]:
+        """Loss of every held-out token, nats, and the tokens: each (windows, context)."""
+        losses, targets = [], []
+        for first in range(0, len(self._windows), WINDOWS_AT_ONCE):
+            batch = self._tokens.take(self._windows[first : first + WINDOWS_AT_ONCE])
+            losses.append(engine.losses(batch))
+            targets.append(batch[1].numpy())
+        return torch.cat(losses).double().cpu().numpy(), np.concatenate(targets)
+
+    def loss(self, engine: Engine) -> float:
+        return float(self.losses(engine)[0].mean())
+
+    def loss_of_mean(self, engine: Engine) -> float:
+        """Of the running mean of the weights instead of the weights."""
+        with _mean_in_place(engine):
+            return self.loss(engine)
+
+
+@contextlib.contextmanager
+@torch.no_grad()
+def _mean_in_place(engine: Engine):
+    weights = [parallel.own(weight) for weight in engine.weights.values()]
+    kept = [weight.clone() for weight in weights]
+    torch._foreach_copy_(weights, [parallel.own(tensor) for tensor in engine.mean.values()])
+    try:
+        yield
+    finally:
+        torch._foreach_copy_(weights, kept)
+
+
+def quality(losses: tuple[np.ndarray, np.ndarray], token_bytes: np.ndarray) -> dict:
+    """Nats per token over all, and bits per byte of text: tokens that are no text left out."""
+    nats, targets = losses
+    lengths = token_bytes[targets]
+    text = lengths > 0
+    bits = float(nats[text].sum() / math.log(2) / lengths.sum())
+    return {
+        "loss": float(nats.mean()),
+        "loss_standard_error": float(nats.mean(axis=1).std(ddof=1) / math.sqrt(len(nats)))
+        if len(nats) > 1
+        else None,
+        "bits_per_byte": bits,
+        "validation_tokens": int(nats.size),
+    }
