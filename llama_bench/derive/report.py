@@ -33,13 +33,13 @@ from llama_bench.derive.words import (
     scoreledgertext,
     scores,
     show,
+    subject,
     ways,
 )
 from llama_bench.fields import UserError
 from llama_bench.records import write_text
 
 ROWS_SHOWN = 200
-FILES_NAMED = 3
 SECTIONS = {"loss": "Loss", "data": "Data", "tasks": "Tasks", "cost": "Speed and memory"}
 
 
@@ -60,8 +60,8 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
     page = _template().render(
         study=asked["study"],
         unfinished=asked.get("unfinished") or [],
-        subject=_subject(content, config),
-        headline=headline.sentence(found) or _nothing_to_compare(content),
+        subject=subject.sentence(content, config),
+        headline=headline.sentence(found) or subject.nothing_to_compare(content),
         findings=found,
         **_models(content),
         **_tasks(content),
@@ -143,59 +143,6 @@ def _making(content) -> dict[str, Any]:
         "time_spent": making.time_spent(content["runs"], content["provenance"]),
         "surroundings": making.surroundings(content["provenance"]),
     }
-
-
-def _subject(content, config: dict[str, Any]) -> str:
-    """What was studied, in one sentence."""
-    runs, trainings, data = content["runs"], content["trainings"], content["data"]
-    loaded = runs.loc[runs["origin"] == "pretrained", "model"].nunique()
-    parts = []
-    if len(trainings):
-        sizes = trainings["parameters_without_embeddings"].dropna()
-        corpus = data.loc[data["part"] == "train"]
-        span = f"of {_range(sizes)} parameters without embeddings, "
-        on = f" of {_corpus(corpus.iloc[0], config)}" if len(corpus) else ""
-        parts.append(
-            f"{show.plural(trainings['model'].nunique(), 'Llama')} {span}"
-            f"trained on {_range(trainings['budget'].dropna())} tokens{on}"
-        )
-    if loaded:
-        parts.append(f"{show.plural(loaded, 'model')} trained elsewhere")
-    asked = [f"{count} {verb}" for verb, count in runs.groupby("verb", sort=False).size().items()]
-    models = "; ".join(parts) or "No model has a result yet"
-    return f"{models}. Runs: {show.listed(asked)}."
-
-
-def _range(values) -> str:
-    low, high = show.short(values.min()), show.short(values.max())
-    return low if low == high else f"{low} to {high}"
-
-
-def _corpus(row, config: dict[str, Any]) -> str:
-    names = {
-        "python-stdlib": "Python’s standard library",
-        "python-packages": "the installed Python packages",
-        "files": _files(config),
-    }
-    return (
-        f"{names.get(row['corpus'], row['corpus'])} ({show.binary(row['bytes'])} of training text)"
-    )
-
-
-def _files(config: dict[str, Any]) -> str:
-    """The files of the corpus by their names; where they lie is no matter of the report."""
-    given = (config.get("data") or {}).get("corpus") or []
-    names = [Path(path).name for path in ([given] if isinstance(given, str) else given)]
-    if len(names) > FILES_NAMED:
-        names = [*names[:FILES_NAMED], f"{len(names) - FILES_NAMED} more files"]
-    return show.listed(names) or "the given files"
-
-
-def _nothing_to_compare(content) -> str:
-    models = content["runs"]["model"].nunique()
-    if models < 2:
-        return "One model: a comparison over sizes needs at least two."
-    return "No two runs with a result can be compared yet; the failures are listed below."
 
 
 def _figures(inputs: list[Path]) -> list[dict[str, str]]:
