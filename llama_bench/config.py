@@ -93,15 +93,23 @@ class Config(Base):
                 if step.tokens < batch_tokens:
                     raise ValueError(
                         f"{where} are less than one step (batch x context = {batch_tokens}); "
-                        "raise the budget or give a smaller batch"
+                        "raise the budget, or give a smaller train.batch or train.context"
                     )
                 warmup = self.warmup_tokens(rung, step)
                 if warmup >= step.tokens * share:
-                    raise ValueError(
-                        f"{where} leave no constant part after {warmup} warmup_tokens "
-                        f"({step.tokens * share:.0f} tokens come before the decay); raise the "
-                        "budget, or give shorter train.warmup_tokens or a shorter train.horizon"
-                    )
+                    raise ValueError(f"{where} {self._too_short(warmup, step.tokens * share)}")
+
+    def _too_short(self, warmup: int, tokens: float) -> str:
+        if self.train.schedule == "cosine":
+            return (
+                f"are no more than their {warmup} warmup_tokens; raise the budget, or give fewer "
+                "train.warmup_tokens"
+            )
+        return (
+            f"leave no constant part after {warmup} warmup_tokens ({tokens:.0f} tokens come before "
+            "the decay); raise the budget, or give fewer train.warmup_tokens or a shorter "
+            "train.horizon"
+        )
 
     def _check_corpus(self):
         """A token is at least a byte, so a part of fewer bytes than a window holds none."""
@@ -114,8 +122,9 @@ class Config(Base):
             )
         for text in self.data.texts:
             if self.rungs and text.unique_tokens and text.unique_tokens <= self.train.context:
+                where = f"data.variants.{text.name}." if text.name else "data."
                 raise ValueError(
-                    f"data.unique_tokens: {text.unique_tokens} are no more than one window "
+                    f"{where}unique_tokens: {text.unique_tokens} are no more than one window "
                     f"(train.context = {self.train.context}); ask for more"
                 )
 

@@ -136,6 +136,20 @@ _PLAIN = {
 }
 
 
+_CHOICE = re.compile(r"'([^']*)'")
+
+
+def _keys_of(section: str) -> str:
+    """The keys of the type of that name, for someone who wrote something else in its place."""
+    kinds = [Base]
+    while kinds:
+        kind = kinds.pop()
+        if kind.__name__ == section:
+            return ", ".join(kind.model_fields)
+        kinds += kind.__subclasses__()
+    raise AssertionError(section)
+
+
 def readable(error: ValidationError, title: str) -> UserError:
     """All of a validation's complaints, one line each, every line beginning with the key."""
     lines = []
@@ -146,6 +160,10 @@ def readable(error: ValidationError, title: str) -> UserError:
                 continue
             path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
         message = _PLAIN.get(item["type"]) or item["msg"].removeprefix("Value error, ")
+        if item["type"] in ("model_type", "model_attributes_type"):
+            message = f"{message}, of {_keys_of(item['ctx']['class_name'])}"
+        if item["type"] == "literal_error":
+            message = unknown(item["input"], _CHOICE.findall(item["ctx"]["expected"]), "value")
         if item["type"] == "union_tag_invalid":
             wanted = [kind for kind in _KINDS if KIND + kind in item["ctx"]["expected_tags"]]
             message = "should be " + " or ".join(_KINDS[kind] for kind in wanted)

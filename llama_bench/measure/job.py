@@ -77,7 +77,10 @@ def carry_out(verb: str, spec_text: str, output: Path, inputs: list[Path]) -> No
             return
         try:
             record = _measure(verb, spec, folder, inputs)
-        except (UserError, Failure, KeyboardInterrupt, SystemExit):
+        except (UserError, Failure) as error:
+            print(error, file=sys.stderr, flush=True)  # the log's last line says why it ended
+            raise
+        except (KeyboardInterrupt, SystemExit):
             raise
         except Exception as error:
             traceback.print_exc()

@@ -26,7 +26,7 @@ LAW_NEEDS = {
     "chinchilla": Need(6, 3, 3),
     "kaplan": Need(5, 2, 2),
     "overtraining": Need(5, 2, 2),
-    "frontier": Need(4, 2, 2),
+    "frontier": Need(4, 2, 4),
     "envelope": Need(4, 3, 2),
     "isoflop": Need(9, 3, 3, flop_budgets=True),
     "data_constrained": Need(9, 3, 2, unique=3),

@@ -151,7 +151,7 @@ def test_one_request_that_cannot_be_scored_leaves_the_others(local):
 CRAMPED = """
 import json, resource, sys
 import torch
-from llama_bench.measure import lm as adapters
+from llama_bench.measure.evaluation import lm as adapters
 from lm_eval.api.instance import Instance
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

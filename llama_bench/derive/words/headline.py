@@ -209,8 +209,8 @@ def _decode(speeds) -> Finding | None:
     said = _between(fitted, lambda bound: 10 ** (bound if times >= 1 else -bound))
     sentence = f"{_times(fitted)} the parameters made decoding {ratio} times {slower} ({said})"
     figure, bounds = f"{ratio} ×", fitted.bounds
-    if bounds is not None and bounds[0] < 0 < bounds[1]:
-        if bounds[1] - bounds[0] > TELLING_DECADES:
+    if bounds is None or bounds[0] < 0 < bounds[1]:
+        if bounds is None or bounds[1] - bounds[0] > TELLING_DECADES:  # two sizes give no interval
             figure, slower, said = show.NOTHING, "", "not determined by these runs"
         of = f"{ratio} times {slower}; {said}" if slower else said
         sentence = (
