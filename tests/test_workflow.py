@@ -48,7 +48,7 @@ def done(tmp_path_factory) -> Path:
 def test_from_nothing_to_the_report(done):
     found = [records.read(path) for path in (done / "results/runs").rglob("record.json")]
     assert sorted(record.verb for record in found) == sorted(
-        ["prepare", "tasks"] + ["train"] * 4 + ["evaluate"] * 4 + ["probe"] * 2
+        ["prepare", "tasks", "limits"] + ["train"] * 4 + ["evaluate"] * 4 + ["probe"] * 2
     )
     assert {record.status for record in found} == {"ok"}
     report = (done / "results/studies/smoke/report.html").read_text()
@@ -113,7 +113,7 @@ def test_a_law_is_fitted_without_measuring(done):
     """With three budgets and sizes there are enough runs; asked of the plan alone."""
     sizes = [{"size": size} for size in ("10k", "20k", "30k")]
     config = changed(models={"train": sizes}, train={"budgets": ["30k", "60k", "90k"]})
-    assert rules(plan(done, config))["fit"] == 1
+    assert rules(plan(done, config))["fit"] == len(load(config).laws) > 0
 
 
 def test_a_rule_text_is_no_reason_to_measure_again(done, tmp_path):
