@@ -5,9 +5,10 @@
 One after the other, round by round, each in a process of its own, on the same shapes, tokens and
 precision (defaults: 30 seconds of the plain loop, 3 rounds, float32, the default study's sizes).
 Ours is the whole command: log, held-out losses, states, checkpoint and record. The plain loop and
-the Trainer (its defaults, with the recipe's rate, decay and clipping) build the model, take the
-steps and write a checkpoint. OMP_NUM_THREADS says how many threads each may use. Prints one JSON
-object; `ratio_*` is their seconds over ours, imports left out, and `ratio_*_total` with them.
+the Trainer (its defaults, float32 among them, with the recipe's rate, decay and clipping) build the
+model, take the steps and write a checkpoint. OMP_NUM_THREADS says how many threads each may use.
+Prints one JSON object; `ratio_*` is their seconds over ours, imports left out, and `ratio_*_total`
+with them.
 """
 
 from __future__ import annotations
@@ -115,7 +116,6 @@ def trainer(spec: TrainSpec, prepared: Path, folder: Path, steps: int) -> None:
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={"num_decay_steps": spec.steps - spec.trunk_steps},
         warmup_steps=spec.warmup_steps,
-        bf16=spec.precision == "bfloat16",
         use_cpu=True,
         seed=spec.seed,
         report_to="none",
