@@ -6,7 +6,6 @@ What can be known to be wrong before any job starts is refused here, by key.
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 
 from pydantic import field_validator, model_validator
 
@@ -131,8 +130,8 @@ class Config(Base):
     def _check_tasks(self):
         for suite, wanted in self.evaluate.suites.items():
             known = {*HELD_OUT_TASKS}
-            if wanted.include:
-                known |= sources.tasks_in(Path(wanted.include))
+            if wanted.folder:
+                known |= sources.tasks_in(wanted.folder)
             strange = [name for name in wanted.names if name not in known]
             if any(not name.startswith("heldout_") for name in strange):
                 known |= sources.lm_eval_tasks()

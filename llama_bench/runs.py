@@ -66,7 +66,7 @@ class Runs:
             tokenizer=data.tokenizer.reference if data.tokenizer else None,
             clean=texts[0].clean or None,
         )
-        tokenizer = (data.tokenizer.path,) if data.tokenizer and data.tokenizer.path else ()
+        tokenizer = data.tokenizer.inputs if data.tokenizer else ()
         files = tuple(str(path) for path in texts[0].files)
         own = Run(spec, (*files, *tokenizer), threads=2)
         return [(text, self._prepare(text, own)) for text in texts]
@@ -164,7 +164,7 @@ class Runs:
 
     def _task_inputs(self, suite: Suite) -> tuple[str, ...]:
         held_out = (self._tasks[0].path,) if set(suite.names) & set(HELD_OUT_TASKS) else ()
-        return (*held_out, suite.include) if suite.include else held_out
+        return (*held_out, str(suite.folder)) if suite.folder else held_out
 
     @property
     def _device(self) -> dict[str, str | None]:

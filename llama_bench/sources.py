@@ -199,11 +199,6 @@ def _digest(chunks) -> str:
     return digest.hexdigest()[:16]
 
 
-def device() -> str:
-    """What this machine computes on, told without torch: `cuda` where a GPU's device file is."""
-    return "cuda" if Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists() else "cpu"
-
-
 def tasks_in(folder: Path) -> set[str]:
     """Names of the lm-eval tasks and groups that a folder of YAML files defines."""
     names: set[str] = set()

@@ -238,3 +238,21 @@ def test_the_schema_is_that_of_the_types(repository, tmp_path):
     write_schema(tmp_path / "schema.json")
     written = (repository / "workflow" / "config.schema.json").read_text()
     assert (tmp_path / "schema.json").read_text() == written
+
+
+def test_a_path_from_home_is_what_the_job_is_given(tmp_path, monkeypatch):
+    """Snakemake and the shell leave a quoted ~ as it is, so it must not get that far."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "task.yaml"):
+        (tmp_path / name).write_text("task: own" if name == "task.yaml" else "{}")
+    (tmp_path / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0, "b": 299}}}')
+    study = load(
+        {
+            "models": {**ONE, "pretrained": [{"name": "mine", "path": "~"}]},
+            "data": {"tokenizer": {"path": "~"}},
+            "train": FIT,
+            "evaluate": {"suites": {"x": {"tasks": ["own"], "include": "~"}}},
+        }
+    )
+    told = {path for run in study.runs.values() for path in run.inputs if "record" not in path}
+    assert told == {str(tmp_path)}

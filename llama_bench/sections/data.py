@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from llama_bench import sources
 from llama_bench.fields import Base, Count, Name, Real, Share, kinds
+from llama_bench.sections.origin import Origin
 from llama_bench.specs import CleaningStep, Corpus, Pretrained
 
 
@@ -36,27 +37,19 @@ class HubCorpus(Base):
 Source = kinds(text=str, list=list[str], keys=HubCorpus)
 
 
-class Tokenizer(Base):
+class Tokenizer(Origin):
     """A tokenizer trained elsewhere: a local folder `path`, or a Hub `repo` at a `revision`."""
 
-    path: str | None = None
-    repo: str | None = None
-    revision: str | None = None
-
     @model_validator(mode="after")
-    def _one_origin(self):
-        if (self.path is None) == (self.repo is None):
-            raise ValueError("give either path (a local folder) or repo (a Hub repository)")
-        if self.repo and not self.revision:
-            raise ValueError("revision: is missing; a Hub repository needs the one to load")
+    def _is_there(self):
         self.reference  # noqa: B018 - a folder without a tokenizer is refused here, by key
         return self
 
     @cached_property
     def reference(self) -> Pretrained:
-        if self.repo:
+        if self.folder is None:
             return Pretrained(repo=self.repo, revision=self.revision)
-        return Pretrained(digest=sources.tokenizer_digest(Path(self.path).expanduser()))
+        return Pretrained(digest=sources.tokenizer_digest(self.folder))
 
 
 class Variant(Base):
@@ -167,14 +160,14 @@ class Data(Base):
         """The vocabulary's size, by which shapes are counted before anything is prepared."""
         if self.tokenizer is None:
             return 1024 if self.vocab_size is None else self.vocab_size
-        if self.tokenizer.path is None:
+        if self.tokenizer.folder is None:
             if self.vocab_size is None:
                 raise ValueError(
                     "vocab_size: is missing; give the Hub tokenizer's number of ids, by which "
                     "sizes are counted before it is fetched"
                 )
             return self.vocab_size
-        found = sources.tokenizer_size(Path(self.tokenizer.path).expanduser())
+        found = sources.tokenizer_size(self.tokenizer.folder)
         if self.vocab_size not in (None, found):
             raise ValueError(
                 f"vocab_size: {self.vocab_size} does not fit data.tokenizer, which has {found} "

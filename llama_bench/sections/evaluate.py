@@ -46,7 +46,12 @@ class Suite(Base):
 
     @cached_property
     def include_digest(self) -> str | None:
-        return sources.folder_digest(Path(self.include)) if self.include else None
+        return sources.folder_digest(self.folder) if self.folder else None
+
+    @property
+    def folder(self) -> Path | None:
+        """Of further task files."""
+        return Path(self.include).expanduser() if self.include else None
 
     @property
     def names(self) -> tuple[str, ...]:

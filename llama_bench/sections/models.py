@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from llama_bench import sources
 from llama_bench.fields import Base, Count, Name, Real, short
+from llama_bench.sections.origin import Origin
 from llama_bench.shape import Shape, shape_of_size
 from llama_bench.specs import Pretrained
 
@@ -52,29 +53,14 @@ class Trained(Base):
         return self.name or short(self.size or self.shape.size)
 
 
-class Loaded(Base):
+class Loaded(Origin):
     """A model trained elsewhere: a local folder `path`, or a Hub `repo` at a `revision`. With
     `random_weights` its shape alone is taken, to be probed: no weights are needed or fetched.
     `trust_remote_code` lets this repository run code of its own."""
 
     name: Name | None = None
-    path: str | None = None
-    repo: str | None = None
-    revision: str | None = None
     random_weights: bool = False
     trust_remote_code: bool = False
-
-    @model_validator(mode="after")
-    def _one_origin(self):
-        if (self.path is None) == (self.repo is None):
-            raise ValueError("give either path (a local folder) or repo (a Hub repository)")
-        if self.repo and not self.revision:
-            raise ValueError("revision: is missing; a Hub repository needs the one to load")
-        return self
-
-    @property
-    def label(self) -> str:
-        return self.name or Path(self.path or self.repo).name
 
     @model_validator(mode="after")
     def _is_there(self):
@@ -82,17 +68,16 @@ class Loaded(Base):
         return self
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.path,) if self.path else ()
+    def label(self) -> str:
+        return self.name or Path(self.path or self.repo).name
 
     @cached_property
     def reference(self) -> Pretrained:
         trusted = self.trust_remote_code or None
-        if self.repo:
+        if self.folder is None:
             return Pretrained(repo=self.repo, revision=self.revision, trust_remote_code=trusted)
-        folder = Path(self.path).expanduser()
         digest = sources.shape_digest if self.random_weights else sources.model_digest
-        return Pretrained(digest=digest(folder), trust_remote_code=trusted)
+        return Pretrained(digest=digest(self.folder), trust_remote_code=trusted)
 
 
 class Models(Base):

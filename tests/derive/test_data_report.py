@@ -9,11 +9,10 @@ import subprocess
 import sys
 
 import pytest
+from pages_on_paper import drawn, page, tabled
 from results_on_paper import DATA, PREPARE
-from study_on_paper import CONFIG, Paper, shape_of_size
+from study_on_paper import Paper, shape_of_size
 
-from llama_bench.derive import collect, plot, report
-from llama_bench.derive.tables import study_tables
 from llama_bench.derive.words import data_table, datatext, laddertext
 
 TWO = {"50k": 50_000, "120k": 120_000}
@@ -35,27 +34,6 @@ def several(root, **how) -> Paper:
     for name, prepare in prepared.items():
         paper.trained_on(name, prepare, OFF[name])
     return paper
-
-
-def tabled(paper: Paper):
-    runs = paper.root / "tables" / "runs.parquet"
-    collect.run(paper.spec(), runs, [])
-    return study_tables.read(runs)
-
-
-def drawn(paper: Paper) -> dict[str, dict]:
-    tabled(paper)
-    runs, index = paper.root / "tables" / "runs.parquet", paper.root / "figures" / "index.json"
-    plot.run('{"study": "paper"}', index, [runs])
-    return {entry["name"]: entry for entry in json.loads(index.read_text())}
-
-
-def page(paper: Paper) -> str:
-    drawn(paper)
-    runs, index = paper.root / "tables" / "runs.parquet", paper.root / "figures" / "index.json"
-    asked = {"study": "paper", "config": CONFIG, "unfinished": []}
-    report.run(json.dumps(asked), paper.root / "report.html", [runs, index])
-    return (paper.root / "report.html").read_text()
 
 
 def test_other_texts_differ_by_what_was_put_in_at_every_size_and_budget(tmp_path):

@@ -10,38 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from study_on_paper import CONFIG, Paper, shape_of_size
+from pages_on_paper import drawn, page, tabled
+from study_on_paper import Paper, shape_of_size
 
-from llama_bench.derive import collect, fit, plot, report
-from llama_bench.derive.tables import study_tables
 from llama_bench.derive.words import laddertext, ratetext
 
 TWO = {"50k": 50_000, "120k": 120_000}
 LARGEST = 800_000
-
-
-def tabled(paper: Paper):
-    runs = paper.root / "tables" / "runs.parquet"
-    collect.run(paper.spec(), runs, [])
-    return study_tables.read(runs)
-
-
-def drawn(paper: Paper, *laws: str) -> dict[str, dict]:
-    tabled(paper)
-    runs, index = paper.root / "tables" / "runs.parquet", paper.root / "figures" / "index.json"
-    fits = [paper.root / "fits" / f"{law}.json" for law in laws]
-    for law, path in zip(laws, fits, strict=True):
-        fit.run(law, path, [runs.with_name("ladder.parquet")])
-    plot.run('{"study": "paper"}', index, [runs, *fits])
-    return {entry["name"]: entry for entry in json.loads(index.read_text())}
-
-
-def page(paper: Paper) -> str:
-    drawn(paper)
-    runs, index = paper.root / "tables" / "runs.parquet", paper.root / "figures" / "index.json"
-    asked = {"study": "paper", "config": CONFIG, "unfinished": []}
-    report.run(json.dumps(asked), paper.root / "report.html", [runs, index])
-    return (paper.root / "report.html").read_text()
 
 
 def labels(file: Path) -> list[str]:

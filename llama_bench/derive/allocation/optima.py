@@ -51,14 +51,7 @@ def minima(table: Table, method: str, noise: float | None, seed: int) -> Optima:
     random = np.random.default_rng(seed)
     told, rows = [], []
     for group, (size, loss) in zip(groups, curves, strict=True):
-        entry = {
-            "budget": float(np.exp(np.mean(np.log(table["flops"][group])))),
-            "runs": len(group),
-            "params": None,
-            "tokens": None,
-            "loss": None,
-            "why": "",
-        }
+        entry = _entry(float(np.exp(np.mean(np.log(table["flops"][group])))), len(group))
         told.append(entry)
         if len(size) < isoflop.FEWEST[method]:
             entry["why"] = f"{len(size)} sizes; {method} takes {isoflop.FEWEST[method]}"
@@ -127,14 +120,7 @@ def envelope(table: Table, all_are_optima: bool = False) -> Optima:
     above = excess(table) if not all_are_optima else np.zeros(len(table))
     for group in budgets(table) if not all_are_optima else np.arange(len(table))[:, None]:
         best = group[np.argmin(above[group])]
-        entry = {
-            "budget": float(table["flops"][best]),
-            "runs": len(group),
-            "params": None,
-            "tokens": None,
-            "loss": None,
-            "why": "",
-        }
+        entry = _entry(float(table["flops"][best]), len(group))
         told.append(entry)
         if above[best] > 0:
             entry["why"] = "a run of less compute does better"
@@ -144,6 +130,16 @@ def envelope(table: Table, all_are_optima: bool = False) -> Optima:
         }
         rows.append([table.rows[best], *(entry[name] for name in FOUND), 1.0])
     return Optima(_as_table(rows, table.left_out), told)
+
+
+def _entry(budget: float, runs: int) -> dict:
+    """What is told of one budget, before anything is known of it."""
+    return {
+        "budget": budget,
+        "runs": runs,
+        **dict.fromkeys(("params", "tokens", "loss")),
+        "why": "",
+    }
 
 
 def _as_table(rows: list[list], left_out: list[dict]) -> Table:

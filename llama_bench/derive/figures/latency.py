@@ -98,15 +98,16 @@ def energy(cells, section: str) -> Iterator[Figure]:
 def cold_start(tables, section: str) -> Iterator[Figure]:
     rows = tables["speeds"]
     rows = ways.first(rows[rows["phase"] == "load"]).dropna(subset=[probed.SIZE])
+    parts = list(_PARTS)
+    rows = rows.dropna(subset=parts)
     if not len(rows):
         return
-    parts = list(_PARTS)
     medians = rows.groupby(["model", probed.SIZE], as_index=False)[parts].median()
     medians = medians.sort_values(probed.SIZE)
     figure, ax = drawing.axes()
     places, below = np.arange(len(medians)), np.zeros(len(medians))
     for (part, name), colour in zip(_PARTS.items(), sns.color_palette("crest", 3), strict=True):
-        heights = medians[part].fillna(0).to_numpy()
+        heights = medians[part].to_numpy()
         ax.bar(places, heights, bottom=below, color=colour, label=name, width=0.6)
         below = below + heights
     ax.set_xticks(places, medians["model"])

@@ -106,9 +106,9 @@ def warmup_cap(seconds: float) -> float:
 def busy(load: float | None, neighbours: int | None, cores: int, threads: int) -> bool | None:
     """Whether others took of what the probe was using: cores beyond those that it left free, or
     the GPU. None where neither is known."""
-    if load is None and neighbours is None:
-        return None
-    return (load or 0.0) > max(0, cores - threads) + BUSY_CORES or bool(neighbours)
+    signs = [] if load is None else [load > max(0, cores - threads) + BUSY_CORES]
+    signs += [] if neighbours is None else [neighbours > 0]
+    return any(signs) if signs else None
 
 
 def _timed(work: Work, device: torch.device) -> float:

@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from llama_bench.measure.training import machine
+from llama_bench.measure.training import machine_facts
 
 SECONDS = 0.2
 WIDTH_ON_CPU, WIDTH_ON_GPU = 1024, 8192
@@ -20,9 +20,9 @@ WIDTH_ON_CPU, WIDTH_ON_GPU = 1024, 8192
 
 def matrix_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
     """Measured once per machine, precision and threads."""
-    key = machine.described(device) | {"dtype": str(dtype)}
-    known = machine.recall("matrix-product", key)
-    return known or machine.keep("matrix-product", key, _measured(device, dtype))
+    key = machine_facts.described(device) | {"dtype": str(dtype)}
+    known = machine_facts.recall("matrix-product", key)
+    return known or machine_facts.keep("matrix-product", key, _measured(device, dtype))
 
 
 def _measured(device: torch.device, dtype: torch.dtype) -> float:

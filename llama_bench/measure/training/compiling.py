@@ -15,7 +15,7 @@ import time
 
 import torch
 
-from llama_bench.measure.training import machine, world
+from llama_bench.measure.training import machine_facts, world
 from llama_bench.measure.training.engine import Engine
 from llama_bench.specs import TrainSpec
 
@@ -46,12 +46,12 @@ def subject(engine: Engine, spec: TrainSpec) -> dict:
     work = {"model": spec.model.model_dump(), "precision": spec.precision}
     work |= {"vocab_size": engine.objective.vocab_size, "context": spec.context}
     work |= {"micro_batch": engine.micro_batch, "checkpointed": engine.objective.checkpointed}
-    return machine.described(engine.device) | work
+    return machine_facts.described(engine.device) | work
 
 
 def _measured_choice(engine: Engine, spec: TrainSpec, steps: int, batch, say) -> bool:
     key = subject(engine, spec)
-    known = machine.recall("compile", key)
+    known = machine_facts.recall("compile", key)
     if known is not None:
         return known["compiled"]
     plain = _seconds(engine, batch)
@@ -65,7 +65,7 @@ def _measured_choice(engine: Engine, spec: TrainSpec, steps: int, batch, say) ->
                 f"a step takes {1e3 * plain:.1f} ms plain, {1e3 * compiled:.1f} ms compiled "
                 f"(tried in {time.monotonic() - began:.0f} s)"
             )
-    return machine.keep("compile", key, fact)["compiled"]
+    return machine_facts.keep("compile", key, fact)["compiled"]
 
 
 def _compiles(engine: Engine, batch, say) -> bool:
@@ -99,6 +99,6 @@ def _seconds(engine: Engine, batch) -> float:
 
 def _keep_compiled_code(device: torch.device) -> None:
     """Where, unless the user says so; and with no more processes than the job may use."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(machine.cache() / "inductor"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(machine_facts.cache() / "inductor"))
     if device.type == "cpu":
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(torch.get_num_threads()))
