@@ -243,6 +243,14 @@ def test_without_seeds_noise_is_that_of_items_or_of_checkpoints_whichever_is_lar
     assert screened(scored(exact), pairs=[pair])["noise"] == pytest.approx(0.002 / math.sqrt(2))
 
 
+def test_a_signal_beside_no_noise_is_not_judged():
+    """Every item of every model went one way: the noise is unknown, and not zero."""
+    values = {("1", 10, 0): 0.0, ("2", 10, 0): 1.0}
+    row = screened(scored(values, standard_error=0.0))
+    assert (row["signal"], row["ratio"], row["told_apart"]) == (1.0, None, None)
+    assert not screened(scored(dict.fromkeys(values, 0.0), standard_error=0.0))["told_apart"]
+
+
 def test_equal_models_are_seldom_told_apart_and_different_ones_are():
     rng = np.random.default_rng(0)
     for spread, low, high in ((0.0, 0.02, 0.08), (0.2, 0.99, 1.0)):

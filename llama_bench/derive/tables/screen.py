@@ -103,8 +103,14 @@ def _screened(levels: list[list[Row]], scores: list[Row], differences: list) -> 
         "freedom": None if math.isinf(freedom) else freedom,
         "ratio": signal / noise if noise else None,
         "needed": needed,
-        "told_apart": signal > needed * noise,
+        "told_apart": _told_apart(signal, needed * noise),
     }
+
+
+def _told_apart(signal: float, reach: float) -> bool | None:
+    """Items that all went one way show no noise, which is not to say that there is none: a signal
+    beside no noise is not judged."""
+    return None if reach == 0 and signal > 0 else signal > reach
 
 
 def _items(errors: list, differences: list) -> tuple[float, float] | None:

@@ -126,7 +126,10 @@ def _score_of(rows):
             mine = mine[mine["budget"] == training["budget"].iloc[0]]
         if not len(mine):
             return show.NOTHING, ""
-        return _with_error(mine["value"].mean(), scores.WIDTH * mine["standard_error"].mean())
+        error = scores.WIDTH * mine["standard_error"].mean()
+        if error == 0:  # items that all went one way show no spread, which is not certainty
+            return show.digits(mine["value"].mean()), f"all {show.exact(mine['items'].min())} alike"
+        return _with_error(mine["value"].mean(), error)
 
     return value
 
