@@ -14,7 +14,7 @@ from training import spec_of
 from llama_bench import records
 from llama_bench.measure import model
 from llama_bench.measure.job import carry_out
-from llama_bench.measure.training import compiling, machine
+from llama_bench.measure.training import compiling, machine_facts
 from llama_bench.measure.training.engine import Engine
 from llama_bench.measure.training.tokens import Tokens
 
@@ -46,7 +46,7 @@ def test_a_long_run_tries_and_what_it_finds_holds_for_short_ones(ready):
     assert "compiled" in said[0]
     engine.be_compiled(True)
     assert engine.gradients(batch).item() == pytest.approx(plain, rel=1e-5)
-    kept = machine.recall("compile", compiling.subject(engine, spec))
+    kept = machine_facts.recall("compile", compiling.subject(engine, spec))
     assert kept["compiled_seconds"] > 0
     engine.be_compiled(False)
     compiling.choose(engine, spec, None, 1, batch, said.append)
@@ -67,7 +67,7 @@ def test_a_short_run_does_not_try(ready):
 def test_a_machine_without_a_compiler_goes_on(ready, prepared, tmp_path):
     """The choice says compile, but there is nothing to compile with: one line, and a result."""
     spec, engine, _, _ = ready
-    machine.keep("compile", compiling.subject(engine, spec), {"compiled": True})
+    machine_facts.keep("compile", compiling.subject(engine, spec), {"compiled": True})
     output = tmp_path / spec.id / "record.json"
     words = [sys.executable, "-m", "llama_bench", "train", spec.canonical(), str(output)]
     empty = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "empty")}
@@ -86,7 +86,7 @@ def test_a_compiled_branch_equals_a_compiled_run_of_its_own(prepared, tmp_path):
     """A branch of a compiled trunk equals a compiled run of its own."""
     short, long = spec_of(prepared, tokens=10_000), spec_of(prepared, tokens=20_000)
     engine = Engine(model.build(short.model, 512, 64, 0), short, "alone", torch.device("cpu"))
-    machine.keep("compile", compiling.subject(engine, short), {"compiled": True})
+    machine_facts.keep("compile", compiling.subject(engine, short), {"compiled": True})
     paths = {}
     for folder, spec, before in (("chain", short, []), ("chain", long, [short]), ("own", long, [])):
         path = tmp_path / folder / spec.id / "record.json"
@@ -100,10 +100,10 @@ def test_a_compiled_branch_equals_a_compiled_run_of_its_own(prepared, tmp_path):
 
 
 def test_a_damaged_fact_is_found_out_again():
-    machine.keep("speed", {"of": 1}, 2.5)
-    assert machine.recall("speed", {"of": 1}) == 2.5
-    assert machine.keep("speed", {"of": 1}, 3.5) == 2.5, "the first to write wins"
-    (path,) = machine.cache().glob("machine/speed-*.json")
+    machine_facts.keep("speed", {"of": 1}, 2.5)
+    assert machine_facts.recall("speed", {"of": 1}) == 2.5
+    assert machine_facts.keep("speed", {"of": 1}, 3.5) == 2.5, "the first to write wins"
+    (path,) = machine_facts.cache().glob("machine/speed-*.json")
     path.write_text("{")
-    assert machine.recall("speed", {"of": 1}) is None
-    assert machine.keep("speed", {"of": 1}, 3.5) == 3.5
+    assert machine_facts.recall("speed", {"of": 1}) is None
+    assert machine_facts.keep("speed", {"of": 1}, 3.5) == 3.5
