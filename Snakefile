@@ -32,7 +32,10 @@ rule partial:
 
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/tasks.smk"
+include: "workflow/rules/examples.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/finetune.smk"
+include: "workflow/rules/fuse.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/limits.smk"
 include: "workflow/rules/probe.smk"

@@ -4,11 +4,12 @@
 
 MODEL is a folder; without one, the small Llama beside the project is taken, or one is drawn at
 random. SHAPE is "layers,width,heads" of one to draw instead (16,2048,32 has 1 B parameters).
-HellaSwag and BLiMP are taken from beside the project; without them, the tasks of the offline suite
-are. Both answer the same requests in turn; lm-eval's batch is the fastest of those tried. Prints
-JSON: median seconds (on a CPU this process's own), their ratio and that of the fastest repeats (a
-busy machine lengthens the others) for each task, the largest difference between the answers, and
-the start-up of each.
+HellaSwag and BLiMP are taken from beside the project, without examples and with five before every
+question: other ones for each (lm-eval's default), and the same for all (`first_n`, as MMLU has
+them). Without these files the tasks of the offline suite are. Both answer the same requests in
+turn; lm-eval's batch is the fastest of those tried. Prints JSON: median seconds (on a CPU this
+process's own), their ratio and that of the fastest repeats (a busy machine lengthens the others)
+for each task, the largest difference between the answers, and the start-up of each.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ from llama_bench.shape import Shape
 from llama_bench.specs import Corpus, PrepareSpec, TasksSpec
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
-REPEATS = 5
+REPEATS = 3
 BATCHES = (1, 8, 32)
+WINDOW = 2048  # of every model: five examples must fit, and rotary positions go on
 
 ROWS = """
 import json
@@ -57,9 +59,11 @@ custom_dataset: !function rows.load
 dataset_kwargs: {{file: {file}, items: {items}}}
 test_split: test
 output_type: multiple_choice
-num_fewshot: 0
 metric_list: [{{metric: acc}}]
+num_fewshot: {shots}
+fewshot_config: {{sampler: {sampler}}}
 """
+EXAMPLES = {"": (0, "default"), "_5_shot": (5, "default"), "_5_shot_first_n": (5, "first_n")}
 RAW = {
     "hellaswag": (
         "eval/hellaswag/hellaswag_val_native_subset.jsonl",
@@ -90,10 +94,14 @@ def asked(folder: Path, items: int, corpus: Path | None) -> tuple[Path, list[str
     """A folder of tasks, and their names."""
     if all((SHARED / file).exists() for file, _ in RAW.values()):
         (folder / "rows.py").write_text(ROWS)
+        names = []
         for name, (file, text) in RAW.items():
-            head = HEAD.format(name=name, file=SHARED / file, items=items)
-            (folder / f"{name}.yaml").write_text(head + text)
-        return folder, list(RAW)
+            for examples, (shots, sampler) in EXAMPLES.items():
+                names.append(name + examples)
+                given = {"file": SHARED / file, "items": items, "shots": shots, "sampler": sampler}
+                head = HEAD.format(name=names[-1], **given)
+                (folder / f"{names[-1]}.yaml").write_text(head + text)
+        return folder, names
     result = tasks.run(TasksSpec(data="benchmark", items=items), folder, [corpus], silent)
     return folder / "tasks", list(result["tasks"])
 
@@ -105,19 +113,22 @@ def loaded(words: list[str], corpus: Path | None):
     if len(words) > 1 or not given.exists():
         layers, width, heads = map(int, (words[1] if len(words) > 1 else "4,256,4").split(","))
         shape = Shape(layers=layers, width=width, heads=heads)
-        built = model.build(shape, len(AutoTokenizer.from_pretrained(tokenizer)), 2048, 0)
+        built = model.build(shape, len(AutoTokenizer.from_pretrained(tokenizer)), WINDOW, 0)
         named = f"{layers} layers of {width}, at random"
     else:
         built = AutoModelForCausalLM.from_pretrained(given, dtype=torch.float32)
         named, tokenizer = given.name, given
+    built.config.max_position_embeddings = WINDOW
+    read = AutoTokenizer.from_pretrained(tokenizer, model_max_length=WINDOW)
     device = model.device()
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    return built.to(device, dtype).eval(), AutoTokenizer.from_pretrained(tokenizer), named
+    return built.to(device, dtype).eval(), read, named
 
 
 def requests_of(manager: TaskManager, name: str) -> list:
     task = manager.load([name])["tasks"][name]
-    task.set_config(key="num_fewshot", value=0)
+    if task.get_config("num_fewshot") is None:
+        task.set_config(key="num_fewshot", value=0)
     task.set_fewshot_seed(seed=0)
     task.build_all_requests()
     return task.instances
@@ -155,6 +166,7 @@ def compare(ours: CausalLM, theirs: HFLM, requests: list) -> dict:
     if kind == "loglikelihood":
         far = [abs(a[0] - b[0]) / abs(b[0]) for a, b in zip(mine, answers, strict=True)]
         found["largest_relative_difference"] = max(far)
+        found["other_greedy"] = sum(a[1] != b[1] for a, b in zip(mine, answers, strict=True))
     return found
 
 

@@ -1,12 +1,12 @@
 """How well a probe repeats itself: the same one twice, each time in a fresh process.
 
-    python benchmarks/probe.py repeat [TRIALS] [DEVICE]
+    python benchmarks/probe.py repeat [TRIALS] [DEVICE] [KEEP]
 
-For each phase: how far the two medians lie apart, and in how many of the trials the 95 % bootstrap
-interval of each median holds the other median. Repeats that follow each other are alike (a
-neighbour works for seconds), so whole blocks of them are drawn (Kuensch 1989, the moving blocks
-bootstrap); single ones are shown for comparison. On a CPU the same is told of processor time, which
-leaves out what a repeat waited for others.
+For each phase: how far the two medians lie apart, and in how many of the trials the 95 % interval
+of each median, as the study's tables have it, holds the other median; for comparison the same of
+the bootstrap over single repeats, which takes them for independent. On a CPU the same is told of
+processor time, which leaves out what a repeat waited for others. With KEEP, a folder, the records
+stay there.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from llama_bench import records
+from llama_bench.derive.tables import probed, repeats
 from llama_bench.shape import shape_of_size
 from llama_bench.specs import ProbeSpec
-
-DRAWS = 2000
 
 
 def spec(device: str) -> ProbeSpec:
@@ -45,45 +44,42 @@ def probe(asked: ProbeSpec, folder: Path) -> dict[str, dict]:
     path = folder / "record.json"
     command = [sys.executable, "-m", "llama_bench", "probe", asked.canonical(), str(path)]
     subprocess.run(command, check=True, capture_output=True)
-    return {cell["phase"]: cell for cell in records.read(path).result["cells"]}
+    result = records.read(path).result
+    return {
+        cell["phase"]: cell | {"alone": probed.alone(cell, result["device"]["threads"])}
+        for cell in result["cells"]
+    }
 
 
-def interval(seconds: list[float], block: int) -> tuple[float, float]:
-    """95 % interval of the median, from blocks of so many repeats in a row."""
-    times, draw = np.array(seconds), np.random.default_rng(0)
-    blocks = -(-len(times) // block)
-    starts = draw.integers(0, len(times) - block + 1, (DRAWS, blocks, 1))
-    drawn = times[(starts + np.arange(block)).reshape(DRAWS, -1)[:, : len(times)]]
-    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
-    return float(low), float(high)
+def told(cell: dict, clock: str, single: bool = False) -> tuple[float, float, float]:
+    """Median and its interval's ends, as the study's table of cells has them."""
+    rounds = None if single else cell["round_repeats"]
+    alone = cell["alone"] if clock == "seconds" and not single else None
+    return repeats.median(cell[clock], rounds), *repeats.interval(cell[clock], rounds, alone)
 
 
-def agree(one: list[float], other: list[float], blocks: bool) -> bool:
+def agree(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
     """Whether the interval of each holds the other's median."""
-    return all(
-        low <= np.median(theirs) <= high
-        for ours, theirs in ((one, other), (other, one))
-        for low, high in [interval(ours, max(1, round(len(ours) ** 0.5)) if blocks else 1)]
-    )
+    return one[1] <= other[0] <= one[2] and other[1] <= one[0] <= other[2]
 
 
-def repeat(trials: int, device: str) -> None:
+def repeat(trials: int, device: str, keep: str | None) -> None:
     asked, rows = spec(device), []
     clocks = ("seconds", "processor_seconds") if device == "cpu" else ("seconds",)
     for trial in range(trials):
-        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-            first, second = probe(asked, Path(one)), probe(asked, Path(other))
+        with tempfile.TemporaryDirectory() as aside:
+            folders = [Path(keep or aside) / f"{trial}-{name}" for name in ("one", "other")]
+            cells = [probe(asked, folder) for folder in folders]
         for phase, clock in product(asked.phases, clocks):
-            pair = [first[phase][clock], second[phase][clock]]
-            medians = [np.median(times) for times in pair]
-            apart = abs(medians[0] / medians[1] - 1)
-            held = [agree(*pair, blocks) for blocks in (True, False)]
-            rows.append((phase, clock, apart, *held))
-            loads = [f"{cell[phase]['load'] or 0:.2f}" for cell in (first, second)]
+            pair = [told(each[phase], clock) for each in cells]
+            single = [told(each[phase], clock, single=True) for each in cells]
+            apart = abs(pair[0][0] / pair[1][0] - 1)
+            rows.append((phase, clock, apart, agree(*pair), agree(*single)))
+            shown = " and ".join(f"{m:.6f} ({low:.6f} to {high:.6f})" for m, low, high in pair)
+            loads = " and ".join(f"{each[phase]['load'] or 0:.2f}" for each in cells)
             print(
-                f"trial {trial + 1}, {phase}: {clock} {medians[0]:.6f} and {medians[1]:.6f}, "
-                f"{apart:.1%} apart; holds {held[0]} (single: {held[1]}); "
-                f"load of others {' and '.join(loads)}",
+                f"trial {trial + 1}, {phase}: {clock} {shown}, {apart:.1%} apart; "
+                f"holds {rows[-1][3]} (single: {rows[-1][4]}); load of others {loads}",
                 flush=True,
             )
     for phase, clock in product(asked.phases, clocks):
@@ -99,7 +95,8 @@ def repeat(trials: int, device: str) -> None:
 def main(words: list[str]) -> None:
     if not words or words[0] != "repeat":
         sys.exit(__doc__)
-    repeat(int(words[1]) if len(words) > 1 else 10, words[2] if len(words) > 2 else "cpu")
+    given = dict(enumerate(words))
+    repeat(int(given.get(1, 10)), given.get(2, "cpu"), given.get(3))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ One after the other, round by round, each in a process of its own, on the same s
 precision (defaults: 30 seconds of the plain loop, 3 rounds, float32, the default study's sizes).
 Ours is the whole command: log, held-out losses, states, checkpoint and record. The plain loop and
 the Trainer (its defaults, float32 among them, with the recipe's rate, decay and clipping) build the
-model, take the steps and write a checkpoint. OMP_NUM_THREADS says how many threads each may use.
-Prints one JSON object; `ratio_*` is their seconds over ours, imports left out, and `ratio_*_total`
-with them.
+model, take the steps and write a checkpoint. `validated` is the plain loop with one held-out loss
+at its end, on our windows. OMP_NUM_THREADS says how many threads each may use. Prints one JSON
+object; `ratio_*` is their seconds over ours, imports left out, and `ratio_*_total` with them.
 """
 
 from __future__ import annotations
@@ -138,9 +138,11 @@ def arm(name: str, spec: TrainSpec, prepared: Path, folder: Path) -> dict:
     else:
         words = [__file__, name, spec.canonical(), str(prepared), str(folder), str(spec.steps)]
         ended = subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True)
-        taken, compiled = json.loads(ended.stdout.splitlines()[-1])["seconds"], None
+        told = json.loads(ended.stdout.splitlines()[-1])
+        taken, compiled = told["seconds"], None
     total = time.perf_counter() - began
-    return {"total": total, "seconds": taken, "compiled": compiled}
+    found = {"total": total, "seconds": taken, "compiled": compiled}
+    return found | ({"validated": told["validated"]} if name == "plain" else {})
 
 
 def only_arm(name: str, words: list[str]) -> None:
@@ -154,7 +156,33 @@ def only_arm(name: str, words: list[str]) -> None:
     spec = TrainSpec.parse(words[0])
     began = time.perf_counter()
     {"plain": plain, "trainer": trainer}[name](spec, *map(Path, words[1:3]), int(words[3]))
-    print(json.dumps({"seconds": time.perf_counter() - began}))
+    taken = {"seconds": time.perf_counter() - began}
+    if name == "plain":
+        plain_loss(spec, *map(Path, words[1:3]))
+        taken["validated"] = time.perf_counter() - began
+    print(json.dumps(taken))
+
+
+def plain_loss(spec: TrainSpec, prepared: Path, folder: Path) -> float:
+    """On the windows of ours, by the model's own forward pass."""
+    import numpy as np
+    import torch
+    from torch.nn import functional
+
+    from llama_bench.measure import model
+    from llama_bench.measure.training.tokens import Tokens
+    from llama_bench.measure.training.validation import VALIDATION_TOKENS
+
+    tokens = Tokens(prepared.parent / "validation.bin", 2, spec.context)
+    wanted = min(tokens.windows, VALIDATION_TOKENS // spec.context)
+    chosen = np.linspace(0, tokens.windows - 1, wanted).astype(int)
+    loaded, losses = model.load(folder / "checkpoint"), []
+    with torch.no_grad():
+        for part in np.array_split(chosen, max(1, wanted // 8)):
+            inputs, targets = tokens.take(part)
+            logits = loaded(input_ids=inputs).logits.flatten(0, 1)
+            losses.append(functional.cross_entropy(logits, targets.flatten(), reduction="none"))
+    return float(torch.cat(losses).mean())
 
 
 def held_out_loss(spec: TrainSpec, prepared: Path, checkpoint: Path) -> float:
@@ -166,7 +194,8 @@ def held_out_loss(spec: TrainSpec, prepared: Path, checkpoint: Path) -> float:
     from llama_bench.measure.training.validation import Validation
 
     engine = Engine(model.load(checkpoint), spec, "alone", torch.device("cpu"))
-    return Validation(Tokens(prepared.parent / "validation.bin", 2, spec.context)).loss(engine)
+    held_out = Validation(Tokens(prepared.parent / "validation.bin", 2, spec.context))
+    return float(held_out.losses(engine)[0].mean())
 
 
 def steps_in(seconds: float, spec: TrainSpec, prepared: Path) -> int:
@@ -199,6 +228,8 @@ def compared(size: int, seconds: float, rounds: int, precision: str, prepared: P
         result |= {f"seconds_{name}{ending}": round(middle[name], 2) for name in ARMS}
         for name in ARMS[1:]:
             result[f"ratio_{name}{ending}"] = round(middle[name] / middle["ours"], 3)
+    validated = statistics.median(one["validated"] for one in taken["plain"])
+    result["ratio_validated"] = round(validated / result["seconds_ours"], 3)
     return result | {f"loss_{name}": round(losses[name], 4) for name in ARMS}
 
 

@@ -8,7 +8,17 @@ from pathlib import Path
 
 from llama_bench.fields import UserError, unknown
 
-MEASURE = ("prepare", "tasks", "train", "evaluate", "limits", "probe")
+MEASURE = (
+    "prepare",
+    "tasks",
+    "examples",
+    "train",
+    "finetune",
+    "fuse",
+    "evaluate",
+    "limits",
+    "probe",
+)
 DERIVE = ("forecast", "collect", "fit", "predict", "plot", "report")
 USAGE = f"""usage: python -m llama_bench VERB SPEC OUTPUT [INPUT ...]
 

@@ -9,12 +9,14 @@ from functools import cached_property
 
 from pydantic import field_validator, model_validator
 
-from llama_bench import recipe, sources
+from llama_bench import recipe, references, task_index
 from llama_bench.fields import Base, Name, short, unknown
 from llama_bench.ladder import Rung, Step, rungs
 from llama_bench.sections.data import Data
 from llama_bench.sections.evaluate import HELD_OUT_TASKS, Evaluate
+from llama_bench.sections.finetune import FineTuning
 from llama_bench.sections.fit import LAW_NEEDS, Fit, HoldOut, Need
+from llama_bench.sections.fuse import Fusion
 from llama_bench.sections.models import Models
 from llama_bench.sections.probe import Probe
 from llama_bench.sections.train import FlopBudgets, Train
@@ -29,6 +31,8 @@ class Config(Base):
     data: Data = Data()
     models: Models = Models()
     train: Train = Train()
+    finetune: dict[Name, FineTuning] = {}
+    fuse: dict[Name, Fusion] = {}
     evaluate: Evaluate = Evaluate()
     probe: Probe = Probe()
     hold_out: HoldOut = HoldOut()
@@ -53,7 +57,7 @@ class Config(Base):
         self._check_tasks()
         self._check_laws()
         self._check_hold_out()
-        self._check_variants()
+        self._check_references()
         return self
 
     @cached_property
@@ -129,16 +133,20 @@ class Config(Base):
 
     def _check_tasks(self):
         for suite, wanted in self.evaluate.suites.items():
-            known = {*HELD_OUT_TASKS}
+            known = dict.fromkeys(HELD_OUT_TASKS)
             if wanted.folder:
-                known |= sources.tasks_in(wanted.folder)
-            strange = [name for name in wanted.names if name not in known]
+                known |= task_index.in_folder(wanted.folder)
+            strange = [name for name in (*wanted.names, *wanted.versions) if name not in known]
             if any(not name.startswith("heldout_") for name in strange):
-                known |= sources.lm_eval_tasks()
+                known = task_index.of_lm_eval() | known
             for name in strange:
                 if name not in known:
                     message = unknown(name, sorted(known), "task")
-                    raise ValueError(f"evaluate.suites.{suite}.tasks: {message}")
+                    key = "tasks" if name in wanted.names else "versions"
+                    raise ValueError(f"evaluate.suites.{suite}.{key}: {message}")
+            asked = {name: known[name] for name in wanted.names}
+            if said := task_index.changed(wanted.versions, asked):
+                raise ValueError(f"evaluate.suites.{suite}.versions: {said}")
 
     def _check_laws(self):
         for law in self.fit.laws or []:
@@ -185,33 +193,36 @@ class Config(Base):
             scores=bool(self.evaluate.suites),
         )
 
+    @cached_property
+    def budgets(self) -> set[float]:
+        """What the ladder's trainings are asked for: tokens, or FLOPs."""
+        return {step.budget for rung in self.rungs for step in rung.steps}
+
     def _check_hold_out(self):
         labels = [rung.model.label for rung in self.rungs]
-        budgets = {step.budget for rung in self.rungs for step in rung.steps}
-        for name in self.hold_out.models:
-            if name not in labels:
-                raise ValueError(f"hold_out.models: {unknown(name, labels, 'model')}")
-        for budget in self.hold_out.budgets:
-            if budget not in budgets:
-                known = [f"{budget:g}" for budget in sorted(budgets)]
-                raise ValueError(f"hold_out.budgets: {unknown(f'{budget:g}', known, 'budget')}")
+        references.models("hold_out.models", self.hold_out.models, labels)
+        references.budgets("hold_out.budgets", self.hold_out.budgets, self.budgets)
         kept = set(labels) - set(self.hold_out.models)
-        if labels and not (kept and budgets - set(self.hold_out.budgets)):
+        if labels and not (kept and self.budgets - set(self.hold_out.budgets)):
             raise ValueError("hold_out: holds out every run; leave some to forecast from")
 
-    def _check_variants(self):
-        labels = [rung.model.label for rung in self.rungs]
-        budgets = {step.budget for rung in self.rungs for step in rung.steps}
+    def _check_references(self):
+        known = references.Known(
+            trained={rung.model.label: rung.model.shape for rung in self.rungs},
+            pretrained=[each.label for each in self.models.pretrained if not each.random_weights],
+            budgets=self.budgets,
+            suites=list(self.evaluate.suites),
+            context=self.train.context,
+            wsd=self.train.schedule == "wsd",
+        )
         for text in self.data.texts[1:]:
-            for name in text.models:
-                if name not in labels:
-                    where = f"data.variants.{text.name}.models"
-                    raise ValueError(f"{where}: {unknown(name, labels, 'model')}")
-            for budget in text.budgets:
-                if budget not in budgets:
-                    known = [f"{budget:g}" for budget in sorted(budgets)]
-                    where = f"data.variants.{text.name}.budgets"
-                    raise ValueError(f"{where}: {unknown(f'{budget:g}', known, 'budget')}")
+            where = f"data.variants.{text.name}"
+            references.models(f"{where}.models", text.models, list(known.trained))
+            references.budgets(f"{where}.budgets", text.budgets, known.budgets)
+        for name, tuning in self.finetune.items():
+            references.finetune(name, tuning, known)
+        for name, fusion in self.fuse.items():
+            references.fuse(name, fusion, self.finetune, known)
 
     @property
     def laws(self) -> list[str]:

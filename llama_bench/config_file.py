@@ -16,12 +16,13 @@ from llama_bench.config import Config
 from llama_bench.fields import UserError, readable
 
 
-def check(given: dict[str, Any]) -> Config:
-    """A parsed configuration as types. Raises UserError, a line for each wrong key."""
+def check(given: dict[str, Any], name: str = "config") -> Config:
+    """A parsed configuration as types; `name` is the file's. Raises UserError, a line for each
+    wrong key."""
     try:
         return Config.model_validate(given)
     except ValidationError as error:
-        raise readable(error, "config") from None
+        raise readable(error, name) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -136,6 +136,7 @@ _PLAIN = {
 }
 
 
+_OF_A_KEY = re.compile(r"[a-z_]+(\.[\w.-]+|\[\d+\])*: ")
 _CHOICE = re.compile(r"'([^']*)'")
 
 
@@ -167,7 +168,9 @@ def readable(error: ValidationError, title: str) -> UserError:
         if item["type"] == "union_tag_invalid":
             wanted = [kind for kind in _KINDS if KIND + kind in item["ctx"]["expected_tags"]]
             message = "should be " + " or ".join(_KINDS[kind] for kind in wanted)
-        lines.append(f"{path}: {message}" if path else message)
+        key = _OF_A_KEY.match(message)  # a section complains about one of its own keys
+        joint = "." if key else ": "
+        lines.append(f"{path}{joint}{message}" if path else message)
     return UserError(f"{title}: " + f"\n{title}: ".join(dict.fromkeys(lines)))
 
 

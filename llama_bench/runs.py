@@ -8,21 +8,23 @@ from pathlib import Path
 
 from llama_bench import machine
 from llama_bench.config import Config
+from llama_bench.evaluations import Evaluations
 from llama_bench.fields import UserError
+from llama_bench.fusions import Fusions
 from llama_bench.run import Run
 from llama_bench.sections.data import Text
-from llama_bench.sections.evaluate import HELD_OUT_TASKS, Suite
+from llama_bench.sections.evaluate import HELD_OUT_TASKS
 from llama_bench.specs import (
-    EvaluateSpec,
     ForecastSpec,
     LimitsSpec,
     PrepareSpec,
     ProbeSpec,
     TasksSpec,
-    TrainSpec,
 )
 from llama_bench.trainings import STUDIES, Trainings
+from llama_bench.tunings import Models, Tunings
 
+OF_ENSEMBLES = ("prefill", "decode")
 _AS_ASKED = ("phases", "batches", "contexts", "repeats", "seconds")
 
 
@@ -35,11 +37,12 @@ class Runs:
     @cached_property
     def by_path(self) -> dict[str, Run]:
         """Every run that the study asks for, by the path of its record."""
-        ladder = [self._waiting(run) for run in self.trainings.ladder]
-        trainings = [*self.trainings.others, *ladder]
-        listed = [*self._tasks, *trainings]
+        trainings = [*self.trainings.others, *self.fusions.trainings, *self.trainings.ladder]
+        trainings = [self._waiting(run) for run in trainings]
+        made = [*self.tunings.examples.values(), *self.tunings.runs, *self.fusions.runs]
+        listed = [*self._tasks, *trainings, *made]
         listed = [*(run for _, run in self._prepared), *listed] if listed else []
-        listed += [*self._evaluations, *self._limits, *self._probes]
+        listed += [*self.evaluations.runs, *self._limits, *self._probes]
         if self.config.probe.kind == "cuda" and machine.device() != "cuda":
             for run in self._probes:
                 if not Path(run.path).exists():
@@ -52,6 +55,23 @@ class Runs:
     @cached_property
     def trainings(self) -> Trainings:
         return Trainings(self.config, self._prepared)
+
+    @cached_property
+    def models(self) -> Models:
+        return Models(self.config, self.trainings)
+
+    @cached_property
+    def tunings(self) -> Tunings:
+        return Tunings(self.config, self._prepared[0][1], self.models)
+
+    @cached_property
+    def fusions(self) -> Fusions:
+        return Fusions(self.config, self._prepared[0][1], self.models, self.tunings)
+
+    @cached_property
+    def evaluations(self) -> Evaluations:
+        tasks = self._tasks[0] if self._tasks else None
+        return Evaluations(self.config, tasks, self.trainings, self.tunings, self.fusions)
 
     @cached_property
     def _prepared(self) -> list[tuple[Text, Run]]:
@@ -93,26 +113,6 @@ class Runs:
         return [Run(spec, (own.path,))]
 
     @cached_property
-    def _evaluations(self) -> list[Run]:
-        listed = []
-        for name, suite in self.config.evaluate.suites.items():
-            for training in self.trainings.ladder:
-                for state in self._states(training.spec):
-                    spec = self._evaluate_spec(suite, train=training.spec.id, state=state)
-                    inputs = (training.path, *self._task_inputs(suite))
-                    labels = {**training.labels, "suite": name}
-                    labels |= {"state": state} if state else {}
-                    listed.append(Run(spec, inputs, labels=labels))
-            for model in self.config.models.pretrained:
-                if model.random_weights:
-                    continue
-                spec = self._evaluate_spec(suite, pretrained=model.reference)
-                inputs = (*model.inputs, *self._task_inputs(suite))
-                labels = {"model": model.label, "suite": name}
-                listed.append(Run(spec, inputs, labels=labels))
-        return listed
-
-    @cached_property
     def forecasts(self) -> dict[str, ForecastSpec]:
         """By the path of its file: what is foretold of the losses, then of each suite's scores."""
         losses = self.trainings.forecast_spec
@@ -120,7 +120,7 @@ class Runs:
         for name, suite in self.config.evaluate.suites.items() if losses else ():
             known = {
                 run.spec.train: run.spec.id
-                for run in self._evaluations
+                for run in self.evaluations.of_suites
                 if run.labels["suite"] == name and not run.spec.state
             }
             if known:  # the end of every training, or of none
@@ -133,38 +133,6 @@ class Runs:
     def _waiting(self, run: Run) -> Run:
         """A held-out training, which waits for every forecast; any other as it is."""
         return replace(run, after=tuple(self.forecasts)) if run.after else run
-
-    def _states(self, training: TrainSpec) -> list[str | None]:
-        """A cosine schedule leaves no trunk."""
-        asked = self.config.evaluate.states
-        return [
-            None if state == "end" else state
-            for state in asked
-            if state == "end" or training.schedule is None
-        ]
-
-    def _evaluate_spec(self, suite: Suite, **model) -> EvaluateSpec:
-        asked = self.config.evaluate
-        return EvaluateSpec(
-            **model,
-            tasks=suite.names,
-            held_out=self._tasks[0].spec.id if set(suite.names) & set(HELD_OUT_TASKS) else None,
-            include=suite.include_digest,
-            shots=suite.shots,
-            limit=suite.limit,
-            prompts=tuple(asked.prompts) or None,
-            prompt_tokens=asked.prompt_tokens if asked.prompts else None,
-            precision=asked.precision,
-            engine=None if asked.engine == "transformers" else asked.engine,
-            quantization=asked.quantization,
-            chat_template=suite.chat_template or None,
-            generation=suite.generation,
-            bos=None if asked.bos == "once" else asked.bos,
-        )
-
-    def _task_inputs(self, suite: Suite) -> tuple[str, ...]:
-        held_out = (self._tasks[0].path,) if set(suite.names) & set(HELD_OUT_TASKS) else ()
-        return (*held_out, str(suite.folder)) if suite.folder else held_out
 
     @property
     def _device(self) -> dict[str, str | None]:
@@ -199,19 +167,34 @@ class Runs:
             )
             for model in self.config.models.pretrained
         ]
-        return [
+        single = [
             Run(self._probe_spec(engine, precision, of), inputs, labels={"model": label})
             for label, of, inputs in (*shapes, *loaded)
             for engine, precision in ways
         ]
+        return single + self._ensembles
+
+    @property
+    def _ensembles(self) -> list[Run]:
+        """Models whose outputs are fused: they are not trained as one, and no engine but
+        transformers' knows them."""
+        phases = tuple(phase for phase in self.config.probe.phases if phase in OF_ENSEMBLES)
+        listed = []
+        for shapes, labels in self.fusions.shapes.items() if phases else ():
+            of = {"members": shapes, "vocab_size": self.config.data.ids, "phases": phases}
+            for precision in self.config.probe.precisions:
+                if precision in ("float32", "bfloat16"):
+                    spec = self._probe_spec("transformers", precision, of)
+                    listed.append(Run(spec, labels=labels))
+        return listed
 
     def _probe_spec(self, engine: str, precision: str, of: dict) -> ProbeSpec:
         asked = self.config.probe
+        as_asked = {key: getattr(asked, key) for key in _AS_ASKED}
         return ProbeSpec(
-            **of,
+            **{**as_asked, **of},
             **self._device,
             engine=None if engine == "transformers" else engine,
             precision=precision,
             max_batch=asked.max_batch or None,
-            **{key: getattr(asked, key) for key in _AS_ASKED},
         )

@@ -11,9 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import re
-import subprocess
-import sys
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -197,46 +194,3 @@ def _digest(chunks) -> str:
     for chunk in chunks:
         digest.update(chunk)
     return digest.hexdigest()[:16]
-
-
-def tasks_in(folder: Path) -> set[str]:
-    """Names of the lm-eval tasks and groups that a folder of YAML files defines."""
-    names: set[str] = set()
-    for path in folder.rglob("*.y*ml"):
-        text = path.read_text(encoding="utf-8", errors="replace")
-        names.update(re.findall(r"^(?:task|group|tag):[ \t]*[\"']?([\w.+/-]+)", text, re.MULTILINE))
-    return names
-
-
-def lm_eval_tasks() -> set[str]:
-    """All names that the installed lm-eval knows; asked once per version, then kept.
-
-    Its index reads 14,000 files (11 s), so only a study that names such a task asks for it.
-    """
-    try:
-        version = metadata.version("lm-eval")
-    except metadata.PackageNotFoundError:
-        raise ValueError("lm-eval is not installed; pip install -e .") from None
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = caches / "llama_bench" / f"lm-eval-{version}-tasks.json"
-    try:
-        return set(json.loads(cache.read_text()))
-    except (OSError, ValueError):
-        pass
-    print(f"listing the tasks of lm-eval {version} (once, about 15 s)", file=sys.stderr)
-    code = (
-        "import json; from lm_eval.tasks import TaskManager; "
-        "print(json.dumps(sorted(TaskManager().all_tasks)))"
-    )
-    asked = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    if asked.returncode:
-        last = (asked.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ValueError(f"lm-eval's task list cannot be read: {last}")
-    listed = asked.stdout.strip().splitlines()[-1]
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    aside = cache.with_name(f".{cache.name}.{os.getpid()}")
-    aside.write_text(listed)
-    os.replace(aside, cache)
-    return set(json.loads(listed))

@@ -15,7 +15,7 @@ from typing import Any
 
 from llama_bench import config_file, machine
 from llama_bench.config import PARTIAL, Config
-from llama_bench.fields import UserError
+from llama_bench.fields import UserError, unknown
 from llama_bench.run import Run
 from llama_bench.runs import Runs
 from llama_bench.sections.fit import LAW_NEEDS
@@ -141,10 +141,14 @@ def load(given: dict[str, Any] | None = None) -> Study:
     `file` names another file, and any other key replaces that file's; a `config` that has
     `models` (from --configfile) stands for itself. Raises UserError.
     """
-    given = dict(given or {})
+    given, name = dict(given or {}), "config"
     if "models" not in given:
-        given = {**config_file.read_yaml(Path(given.pop("file", "config.yaml"))), **given}
-    return Study(config_file.check(given))
+        name = str(given.pop("file", "config.yaml"))
+        for key in given:
+            if key not in Config.model_fields:
+                raise UserError(f"--config: {unknown(key, [*Config.model_fields, 'file'], 'key')}")
+        given = {**config_file.read_yaml(Path(name)), **given}
+    return Study(config_file.check(given, name))
 
 
 def listing_of(collect_spec: str) -> str:

@@ -1,7 +1,8 @@
 """Every training that a configuration asks for, and the forecast that some of them wait for.
 
-A training stands in one of three roles: on the `ladder`, in a `sweep` that measures a size's best
-rate, or in the `sensitivity` strip beside the ladder. Laws are fitted to the ladder alone.
+A training stands in one of five roles: on the `ladder`, in a `sweep` that measures a size's best
+rate, in the `sensitivity` strip beside the ladder, as a `member` that is trained to be fused, or as
+the `control` of a fusion. Laws are fitted to the ladder alone.
 """
 
 from __future__ import annotations
@@ -73,6 +74,50 @@ class Trainings:
     def _beside(self, role: str, factor: float, spec: TrainSpec, rung: Rung, step: Step) -> Run:
         inputs = (self.prepared[0][1].path,)
         return self._run(spec, inputs, rung, step, {"role": role, "factor": factor})
+
+    def on_ladder(self, label: str, budget: float | None) -> list[Run]:
+        """A model's trainings on the study's own text at a budget (None: its largest), by seed."""
+        of = [run for run in self.ladder if run.labels["model"] == label and self._is_own(run)]
+        rung = self.rung(label)
+        wanted = rung.steps[-1].budget if budget is None else budget
+        steps = {step.tokens for step in rung.steps if step.budget == wanted}
+        return [run for run in of if run.labels["budget"] in steps]
+
+    def _is_own(self, run: Run) -> bool:
+        return "data" not in run.labels
+
+    def rung(self, label: str) -> Rung:
+        return next(rung for rung in self.config.rungs if rung.model.label == label)
+
+    def beside(
+        self,
+        run: Run,
+        role: str,
+        seed: int | None = None,
+        cooldown: int | None = None,
+        tokens: int | None = None,
+    ) -> Run:
+        """A training like `run`, one of the ladder's, but for its seed, its cooldown's or its
+        tokens. It goes on from the longest trunk of the ladder that is part of its own."""
+        text, _ = self.prepared[0]
+        rung = self.rung(run.labels["model"])
+        step = Step(tokens or run.spec.tokens)
+        seed = run.spec.seed if seed is None else seed
+        spec = self.specs.branch(self.prepared[0][1].spec, text.unique_tokens, rung, step, seed)
+        if cooldown is not None:
+            spec = spec.model_copy(update={"cooldown_seed": cooldown})
+        trunks = [
+            each
+            for each in self.ladder
+            if self._is_own(each)
+            and each.spec.trunk == spec.trunk
+            and each.spec.trunk_steps <= spec.trunk_steps
+        ]
+        last = max(trunks, key=lambda each: each.spec.trunk_steps, default=None)
+        sweep = tuple(each.record_path for _, each in self.specs.sweep(rung))
+        trunk = (last.path,) if last and spec.schedule is None else ()
+        inputs = (self.prepared[0][1].path, *trunk, *sweep)
+        return self._run(spec, inputs, rung, step, {"role": role})
 
     def _run(self, spec: TrainSpec, inputs: tuple, rung: Rung, step: Step, labels: dict) -> Run:
         waits = self._is_held_out(rung, step) and self.forecast_path

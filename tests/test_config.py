@@ -53,6 +53,22 @@ def refused(given: dict) -> str:
         ),
         ({"models": {}}, ["models", "train:", "pretrained:"]),
         ({"models": None}, ["models", "group of keys"]),
+        (
+            {
+                "models": ONE,
+                "train": FIT,
+                "evaluate": {"suites": {"e": {"tasks": ["arc_easy"], "versions": {"arc_easy": 7}}}},
+            },
+            ["evaluate.suites.e.versions", "arc_easy", "7"],
+        ),
+        (
+            {
+                "models": ONE,
+                "train": FIT,
+                "evaluate": {"suites": {"e": {"tasks": ["heldout"], "versions": {"arc_esay": 1}}}},
+            },
+            ["evaluate.suites.e.versions", "'arc_esay'", "'arc_easy'"],
+        ),
         ({"models": ONE, "train": {"budgets": "many"}}, ["train.budgets", "list"]),
         ({"models": ONE, "train": {"budgets": ["1M", "1e6"]}}, ["train.budgets", "twice"]),
         ({"models": ONE, "train": {"budgets": []}}, ["train.budgets"]),

@@ -3,7 +3,18 @@
 import pytest
 
 from llama_bench.shape import Shape, shape_of_size
-from llama_bench.specs import Corpus, EvaluateSpec, PrepareSpec, ProbeSpec, TasksSpec, TrainSpec
+from llama_bench.specs import (
+    Corpus,
+    EvaluateSpec,
+    ExamplesSpec,
+    FinetuneSpec,
+    FuseSpec,
+    Member,
+    PrepareSpec,
+    ProbeSpec,
+    TasksSpec,
+    TrainSpec,
+)
 
 SHAPE = dict(layers=2, width=48, heads=3, kv_heads=3, ffn_width=112)
 TRAIN = dict(
@@ -29,10 +40,47 @@ CASES = {
         "python-stdlib-v2048-179c3473",
     ),
     "tasks": (TasksSpec(data="python-stdlib-v2048-00000000", items=120), "held-out-120-af19418b"),
-    "train": (TrainSpec(**TRAIN), "50.9k-200k-s0-56e52cdf"),
+    "train": (TrainSpec(**TRAIN), "50.9k-200k-s0-258d117e"),
     "evaluate": (
         EvaluateSpec(train="50.9k-200k-s0-00000000", tasks=("heldout_next_line",)),
         "50.9k-200k-s0-c6a3926e",
+    ),
+    "examples": (
+        ExamplesSpec(
+            task="finetune_part",
+            data="python-stdlib-v2048-00000000",
+            source="part",
+            items=1200,
+            validation=0.15,
+            test=0.25,
+        ),
+        "finetune_part-50ec1566",
+    ),
+    "finetune": (
+        FinetuneSpec(
+            base=Member(verb="train", run="50.9k-200k-s0-00000000"),
+            data="python-stdlib-v2048-00000000",
+            examples="finetune_part-00000000",
+            steps=200,
+            validate_every=20,
+            patience=3,
+            batch=8,
+            context=256,
+            learning_rate=1e-3,
+        ),
+        "50.9k-200k-s0-finetune_part-bb086678",
+    ),
+    "fuse": (
+        FuseSpec(
+            members=(
+                Member(verb="train", run="50.9k-200k-s0-00000000"),
+                Member(verb="train", run="50.9k-200k-s0c1-00000000"),
+            ),
+            method="softmax",
+            temperature=1,
+            data="python-stdlib-v2048-00000000",
+        ),
+        "softmax-of-2-50.9k-200k-s0-5dc26b22",
     ),
     "probe": (
         ProbeSpec(
@@ -45,7 +93,7 @@ CASES = {
             repeats=5,
             seconds=0.3,
         ),
-        "50.9k-cpu-0e44134f",
+        "50.9k-cpu-b0c0637d",
     ),
 }
 
@@ -63,7 +111,7 @@ def test_three_spellings_are_one_run():
 
 
 def test_defaults_written_out_are_the_same_run():
-    assert TrainSpec(**TRAIN, precision="float32", recipe=2).id == TrainSpec(**TRAIN).id
+    assert TrainSpec(**TRAIN, precision="float32", recipe=3).id == TrainSpec(**TRAIN).id
 
 
 @pytest.mark.parametrize(

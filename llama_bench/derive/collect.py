@@ -14,6 +14,9 @@ from typing import Any
 from llama_bench import records
 from llama_bench.derive.entry import Entry
 from llama_bench.derive.tables import (
+    fused,
+    fused_scores,
+    gains,
     ledger,
     pairs,
     roofline,
@@ -21,6 +24,7 @@ from llama_bench.derive.tables import (
     screen,
     study_tables,
     task_ladder,
+    transfer,
 )
 from llama_bench.fields import UserError
 
@@ -44,6 +48,10 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
     found["pairs"] = [row for _, row in pairs.rows(entries)]
     found["screen"] = [row for _, row in screen.rows(found["scores"], found["pairs"])]
     found["task_ladder"] = task_ladder.rows(found["ladder"], found["scores"], entries)
+    for table, row in (*gains.rows(entries), *transfer.rows(found["finetunings"])):
+        found[table].append(row)
+    for table, row in (*fused.laws(found["fusion_growth"]), *fused_scores.rows(entries)):
+        found[table].append(row)
     known = {(entry.verb, entry.id): entry for entry in reversed(entries)}
 
     def run_of(verb: str, run: str) -> Entry:

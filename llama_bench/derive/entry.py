@@ -31,12 +31,31 @@ class Entry:
 
     @property
     def origin(self) -> str | None:
-        """Trained in this study or loaded; None where only a record could tell."""
+        """Trained in this study or loaded, a fine-tuned model as its base was; None where only a
+        record could tell."""
         if self.verb == "train" or "budget" in self.labels:
             return "trained"
         if self.record is None or "model" not in self.labels:
             return None
+        if "finetune" in self.labels:  # a trained base has a budget
+            return "trained" if self.labels.get("from_zero") else "pretrained"
         return "pretrained" if self.record.spec.get("pretrained") else "trained"
+
+    @property
+    def altered(self) -> bool:
+        """Whether it is of a fine-tuned or fused model, or of a base before its fine-tuning: what
+        the study's own ladder leaves out."""
+        return any(self.labels.get(name) for name in ("finetune", "fuse", "before"))
+
+    @property
+    def tuning(self) -> dict[str, Any]:
+        """The columns that say which fine-tuning it is of; it read all examples where no fraction
+        is named. Nulls of what is none."""
+        names = ("finetune", "fraction", "method", "from_zero", "tuning_seed")
+        columns = {name: self.labels.get(name) for name in names}
+        if columns["finetune"] and self.verb != "examples" and columns["fraction"] is None:
+            columns["fraction"] = 1.0
+        return columns
 
     @property
     def log(self) -> str | None:

@@ -29,7 +29,9 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
         cost,
         data,
         drawing,
+        finetuning,
         forecast,
+        fusion,
         ladder,
         law,
         loss,
@@ -38,11 +40,13 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
     )
 
     output.parent.mkdir(parents=True, exist_ok=True)
+    before = (loss, ladder, law, forecast, data, tasks, score_tokens)
+    beside = (ladder, data, score_tokens, finetuning, fusion)
     entries = []
     with drawing.style():
-        for theme in (loss, ladder, law, forecast, data, tasks, score_tokens, cost):
+        for theme in (*before, finetuning, fusion, cost):
             # what was trained beside the ladder is compared with it by these alone
-            tables = everything if theme in (ladder, data, score_tokens) else content
+            tables = everything if theme in beside else content
             for figure in theme.draw(tables, fits):
                 write_text(output.parent / f"{figure.name}.svg", figure.svg())
                 entries.append(figure.entry())

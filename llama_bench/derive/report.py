@@ -20,6 +20,8 @@ from llama_bench.derive.words import (
     cost_table,
     costtext,
     data_table,
+    finetune_table,
+    fusion_table,
     headline,
     key_table,
     laddertext,
@@ -40,7 +42,14 @@ from llama_bench.fields import UserError
 from llama_bench.records import write_text
 
 ROWS_SHOWN = 200
-SECTIONS = {"loss": "Loss", "data": "Data", "tasks": "Tasks", "cost": "Speed and memory"}
+SECTIONS = {
+    "loss": "Loss",
+    "data": "Data",
+    "tasks": "Tasks",
+    "finetuning": "Fine-tuning",
+    "fusion": "Fusion",
+    "cost": "Speed and memory",
+}
 
 
 def run(spec: str, output: Path, inputs: list[Path]) -> None:
@@ -69,6 +78,8 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
         sections=SECTIONS,
         **_ladder(everything),
         data=data_table.told(everything),
+        finetuning=finetune_table.told(everything),
+        fusion=fusion_table.told(everything),
         **_cost(content),
         laws=[lawtext.told(fit) for fit in fits if not lawtext.of_scores(fit)],
         score_laws=[lawtext.told(fit) for fit in fits if lawtext.of_scores(fit)],

@@ -29,14 +29,16 @@ from llama_bench.specs import EvaluateSpec
 def run(spec: EvaluateSpec, folder: Path, inputs: list[Path], progress) -> dict:
     """Write lm_eval.json and items.parquet; docs/protocol.md has the keys of what is returned.
 
-    `inputs`: the training's record or the pretrained model's folder (nothing for one on the Hub),
-    then the tasks' record if `held_out`, then the folder to `include`. Raises Refusal.
+    `inputs`: the record of the run that made the model or the pretrained one's folder (nothing for
+    one on the Hub), the tasks' record if `held_out`, a record for each of `examples`, the folder
+    to `include`. Raises Refusal.
     """
     _be_quiet()
     rest = list(inputs)
     source = None if spec.pretrained and spec.pretrained.repo else rest.pop(0)
     tasks_record = rest.pop(0) if spec.held_out else None
     folders = [tasks_record.parent / "tasks"] if tasks_record else []
+    folders += [rest.pop(0).parent / "tasks" for _ in spec.examples or ()]
     folders += [rest.pop(0)] if spec.include else []
     left_out = records.read(tasks_record).result["left_out"] if tasks_record else {}
     names = [name for name in spec.tasks if name not in left_out]

@@ -24,7 +24,14 @@ from llama_bench.measure.training import world
 from llama_bench.records import Record, Refusal
 from llama_bench.specs import SPECS
 
-ON_GPU = ("train", "evaluate", "limits", "probe")  # verbs that use one where there is one
+ON_GPU = (
+    "train",
+    "finetune",
+    "fuse",
+    "evaluate",
+    "limits",
+    "probe",
+)  # verbs that use one where there is one
 
 
 class Failure(Exception):

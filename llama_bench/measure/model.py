@@ -19,12 +19,23 @@ from pathlib import Path
 import torch
 from huggingface_hub import errors, hf_hub_download
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
+from llama_bench.measure.ensemble_model import EnsembleConfig, EnsembleForCausalLM
 from llama_bench.records import Refusal
 from llama_bench.shape import Shape
 
 SPREAD = 0.02
+
+# an ensemble loads like any other model: the code beside its weights is this package's own
+AutoConfig.register(EnsembleConfig.model_type, EnsembleConfig, exist_ok=True)
+AutoModelForCausalLM.register(EnsembleConfig, EnsembleForCausalLM, exist_ok=True)
 
 
 def device() -> torch.device:
@@ -79,7 +90,18 @@ def _draw_weights(model: LlamaForCausalLM, layers: int, generator: torch.Generat
 
 
 def count(model: PreTrainedModel) -> dict[str, int]:
-    """Parameters of the real weights, by the three definitions of `Shape.parameters`."""
+    """Parameters of the real weights, by the three definitions of `Shape.parameters`; of an
+    ensemble all members' together."""
+    counts = [_count(part) for part in parts(model)]
+    return {kind: sum(each[kind] for each in counts) for kind in counts[0]}
+
+
+def parts(model: PreTrainedModel) -> list[PreTrainedModel]:
+    """The members of an ensemble; any other model is its own part."""
+    return model.members if isinstance(model, EnsembleForCausalLM) else [model]
+
+
+def _count(model: PreTrainedModel) -> dict[str, int]:
     tables = (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
     everything = sum(weight.numel() for weight in model.parameters())
     in_products = {

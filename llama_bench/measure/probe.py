@@ -2,9 +2,10 @@
 
 Numbers of this kind are wrong more often than right for want of a warm-up, of repeats, of exact
 token counts, or of a quiet machine; so each cell of the grid keeps every repeat, how it was warmed
-up, and what else the machine was doing. One import and one model serve the whole grid. A cell that
-cannot be measured (out of memory, too long a context, an engine that is not installed) is a row
-that says so; the others go on.
+up, and what else the machine was doing, and is timed in rounds over the whole grid, so that what
+disturbs the machine for a while meets every cell a little. One import and one model serve them all.
+A cell that cannot be measured (out of memory, too long a context, an engine that is not installed)
+is a row that says so; the others go on.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def run(spec: ProbeSpec, folder: Path, inputs: list[Path], progress) -> dict[str
     return {
         "parameters": probed_model.counted(config),
         "shape": probed_model.shape(config),
+        "members": probed_model.members(config),
         "device": devices.facts(device),
         "engine": engines.facts(spec) if reason is None else None,
         "weights": "random" if probed_model.is_drawn(spec) else "real",
@@ -93,27 +95,28 @@ def _searches(spec: ProbeSpec) -> list[tuple[str, int]]:
 def _measure(cells: Cells, inputs: list[Path], folder: Path, progress) -> dict[str, Any]:
     """All rows. Cold starts come first, while this process holds no model."""
     spec, grid, searches = cells.spec, _grid(cells.spec), _searches(cells.spec)
+    starts = [place for place in grid if place[0] == "load"]
+    held = [place for place in grid if place not in starts]
     rows: dict[Place, dict[str, Any]] = {}
     largest_batches: list[dict[str, Any]] = []
+    note = _Noting(progress, len(starts), len(held), len(searches))
     cells.neighbours.ready(cells.instruments)
-
-    def note(what: str) -> None:
-        done = len(rows) + len(largest_batches)
-        progress(done, len(grid) + len(searches), what)
-
-    for place in grid:
-        if place[0] == "load":
-            note(_named(place))
-            rows[place] = row_of(place, lambda at=place: _cold_start(cells, inputs, folder, at))
+    for place in starts:
+        note(_named(place))
+        rows[place] = row_of(place, lambda at=place: _cold_start(cells, inputs, folder, at))
     bound = contextlib.nullcontext() if spec.engine == "vllm" else memory.bounded(cells.device)
     with bound, contextlib.ExitStack() as at_end:
         engine = engines.start(spec, cells.config, inputs, cells.device, folder)
         at_end.callback(engine.close)
         cells.neighbours.ready(cells.instruments)
-        for place in grid:
-            if place not in rows:
-                note(_named(place))
-                rows[place] = cells.measured(engine, place)
+        note.rounds = 1 if engine.builds_dearly else len(cells.rounds)
+        for number in range(note.rounds):
+            for place in held:
+                note(f"{_named(place)}, round {number + 1}")
+                if not number:
+                    rows[place] = cells.first(engine, place)
+                elif rows[place]["seconds"]:
+                    rows[place] = cells.again(engine, rows[place], number)
         for phase, context in searches:
             note(f"{phase}, the largest batch of context {context}")
             largest_batches.append(cells.largest_batch(engine, phase, context))
@@ -121,6 +124,18 @@ def _measure(cells: Cells, inputs: list[Path], folder: Path, progress) -> dict[s
     note("probed")
     ordered = [rows[place] for place in grid]
     return {"weight_bytes": weight_bytes, "cells": ordered, "largest_batches": largest_batches}
+
+
+class _Noting:
+    """Progress, in visits of cells; `rounds` is how often each is visited."""
+
+    def __init__(self, progress, starts: int, held: int, searches: int):
+        self._progress, self._once, self._held = progress, starts + searches, held
+        self._done, self.rounds = 0, 1
+
+    def __call__(self, what: str) -> None:
+        self._progress(self._done, self._once + self.rounds * self._held, what)
+        self._done += 1
 
 
 def _named(place: Place) -> str:
@@ -138,7 +153,7 @@ def _cold_start(cells: Cells, inputs: list[Path], folder: Path, place: Place) ->
             work = vllm_engine.Load(spec, config, named, folder / "vllm.log", (batch, context))
         else:
             work = cold_start.Load(spec, source, batch, context)
-        found = cells.timed(work, warmup=False)
+        found = cells.started(work)
     return found | work.parts
 
 

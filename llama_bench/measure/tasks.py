@@ -21,13 +21,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from llama_bench.fields import UserError
 from llama_bench.measure.questions import passages, questions, task_files
 from llama_bench.measure.questions.broken_code import broken_code
 from llama_bench.measure.questions.broken_prose import broken_prose
 from llama_bench.measure.questions.task_files import CHOICE, GREEDY, ROLLING, Kind, Metric, generate
+from llama_bench.measure.text import held_out
 from llama_bench.specs import TasksSpec
 
 LEAST_ITEMS = 20  # fewer tell nothing: the standard error of a share would exceed 0.1
@@ -50,7 +48,7 @@ class Task:
 
 def run(spec: TasksSpec, folder: Path, inputs: list[Path], progress) -> dict:
     """Write `folder`/tasks; docs/protocol.md has the keys. Raises UserError without its input."""
-    documents = _held_out(inputs[0].parent / "held_out.parquet")
+    documents = held_out.test_texts(inputs[0].parent)
     out = folder / "tasks"
     task_files.write_functions(out)
     written, left_out = {}, {}
@@ -145,14 +143,6 @@ def _of_generation(texts: list[str]) -> dict[str, Task]:
             "no line's end is usual or repeated",
         ),
     }
-
-
-def _held_out(path: Path) -> list[tuple[str, str]]:
-    try:
-        table = pq.ParquetFile(path).read(["name", "text"])
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
-    return sorted(zip(table["name"].to_pylist(), table["text"].to_pylist(), strict=True))
 
 
 def _rows(task: Task, documents: list, items: int, seed: str) -> list[questions.Row]:

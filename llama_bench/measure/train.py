@@ -24,12 +24,13 @@ from llama_bench.measure import memory
 from llama_bench.measure import model as models
 from llama_bench.measure.training import ceiling, compiling, parallel, world
 from llama_bench.measure.training import state as states
+from llama_bench.measure.training.branch import Branch
 from llama_bench.measure.training.engine import Engine
-from llama_bench.measure.training.loop import Loop
+from llama_bench.measure.training.loop import Loop, refuse_nan
 from llama_bench.measure.training.schedule import peak_rate, rate
 from llama_bench.measure.training.state import State
 from llama_bench.measure.training.tokens import Order, Tokens, batches
-from llama_bench.measure.training.validation import Validation, quality
+from llama_bench.measure.training.validation import Validation, of_all, quality
 from llama_bench.records import Refusal
 from llama_bench.specs import TrainSpec
 
@@ -65,8 +66,8 @@ def run(spec: TrainSpec, folder: Path, inputs: list[Path], progress) -> dict:
         **_accounting(spec, data.result["vocab_size"], tokens.windows * spec.context),
         **quality(losses, np.load(inputs[0].parent / "token_bytes.npy")),
         "train_loss": float(np.mean(state.losses[-max(1, spec.steps // 10) :])),
-        "trunk_loss": state.trunk_loss,
-        "averaged_loss": state.averaged_loss,
+        "trunk_loss": of_all(state.trunk_loss, losses[0]),
+        "averaged_loss": of_all(state.averaged_loss, losses[0]),
         "learning_rate": peak,
         "sweep": sweep,
         "trained_tokens": (spec.steps - state.began) * spec.batch_tokens,
@@ -117,17 +118,19 @@ def _trained(spec, peak, folder, engine, state: State, tokens, held_out, progres
     """Tokens per second and, in the end, the losses on held-out text."""
     each = spec.batch // world.processes()
     share = slice(world.rank() * each, (world.rank() + 1) * each)
-    order = Order(tokens.windows, spec.batch, spec.seed)
+    own = None if spec.cooldown_seed is None else (spec.trunk_steps, spec.cooldown_seed)
+    order = Order(tokens.windows, spec.batch, spec.seed, own)
     if state.step < spec.steps:
         trial = tokens.take(order.step(state.step)[share])
         engine.find_room(trial)
         left = spec.steps - state.step
         compiling.choose(engine, spec, state.compiled, left, trial, progress.say)
-    loop = Loop(spec, peak, folder, engine, state, held_out, progress)
+    course = Branch(spec, peak, folder, engine, state, held_out)
+    loop = Loop(course, folder, engine, state, progress)
     ahead = BATCHES_AHEAD if engine.device.type == "cuda" else 0
     pace = loop.run(batches(tokens, order, range(state.step, spec.steps), share, ahead))
     losses = held_out.losses(engine)
-    loop.refuse_nan(float(losses[0].mean()))
+    refuse_nan(float(losses[0].mean()), state.step, spec.steps)
     return pace, losses
 
 

@@ -28,13 +28,15 @@ HELD_OUT_TASKS = (
 class Suite(Base):
     """lm-eval tasks asked together of every model; `heldout` stands for all held-out tasks.
     `generation` replaces the tasks' own generation settings; `chat_template` asks in the form that
-    a model was tuned to."""
+    a model was tuned to. `versions` pins tasks to those of their files, so that a study is told
+    when a task has changed; it names no run."""
 
     tasks: list[str] = ["heldout"]
     include: str | None = None
     shots: Count | None = None
     limit: Count | None = Field(None, gt=0)
     chat_template: bool = False
+    versions: dict[str, str | int | float] = {}
     generation: dict[str, bool | int | float | str | list[str]] | None = None
 
     @model_validator(mode="after")

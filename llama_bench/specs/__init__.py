@@ -4,9 +4,13 @@ Specs are chained: an evaluation names the training it is about by that training
 """
 
 from llama_bench.specs.evaluate import EvaluateSpec
+from llama_bench.specs.examples import ExamplesSpec
+from llama_bench.specs.finetune import FinetuneSpec
 from llama_bench.specs.forecast import ForecastPoint, ForecastSpec
+from llama_bench.specs.fuse import FuseSpec, OfOutputs, OfWeights
 from llama_bench.specs.identity import Spec
 from llama_bench.specs.limits import LimitsSpec
+from llama_bench.specs.lineage import Made, Member
 from llama_bench.specs.prepare import CleaningStep, Corpus, PrepareSpec
 from llama_bench.specs.pretrained import Pretrained
 from llama_bench.specs.probe import Phase, Precision, ProbeSpec
@@ -18,9 +22,16 @@ __all__ = [
     "CleaningStep",
     "Corpus",
     "EvaluateSpec",
+    "ExamplesSpec",
+    "FinetuneSpec",
     "ForecastPoint",
     "ForecastSpec",
+    "FuseSpec",
     "LimitsSpec",
+    "Made",
+    "Member",
+    "OfOutputs",
+    "OfWeights",
     "Phase",
     "Precision",
     "PrepareSpec",
@@ -33,5 +44,15 @@ __all__ = [
 
 SPECS: dict[str, type[Spec]] = {
     spec.verb: spec
-    for spec in (PrepareSpec, TasksSpec, TrainSpec, EvaluateSpec, LimitsSpec, ProbeSpec)
+    for spec in (
+        PrepareSpec,
+        TasksSpec,
+        ExamplesSpec,
+        TrainSpec,
+        FinetuneSpec,
+        FuseSpec,
+        EvaluateSpec,
+        LimitsSpec,
+        ProbeSpec,
+    )
 }

@@ -12,12 +12,14 @@ from llama_bench.specs.pretrained import Pretrained
 class EvaluateSpec(Spec):
     """One model on one suite of lm-eval tasks, and its text after a few prompts.
 
-    `train` is the id of the training whose checkpoint is asked, or `pretrained` says what model
-    was loaded. `held_out` is the id of the tasks run that wrote the tasks whose names begin with
-    `heldout_`; `include` are digests of folders of further task files (their paths are inputs).
-    `state` asks the trunk as the training left it, or its averaged weights, instead of the
-    checkpoint. `bos: stock` charges what lm-eval's own model charges. `generation` replaces the
-    tasks' own generation settings. `quantization` is of the weights alone.
+    `train` is the id of the training whose checkpoint is asked, `finetune` or `fuse` that of the
+    run that made another model, or `pretrained` says what model was loaded. `held_out` is the id of
+    the tasks run that wrote the tasks whose names begin with `heldout_`, `examples` are those of
+    the runs that wrote fine-tuning's test tasks; `include` are digests of folders of further task
+    files (their paths are inputs). `state` asks the trunk as the training left it, or its averaged
+    weights, instead of the checkpoint. `bos: stock` charges what lm-eval's own model charges.
+    `generation` replaces the tasks' own generation settings. `quantization` is of the weights
+    alone.
     """
 
     verb: ClassVar[str] = "evaluate"
@@ -39,7 +41,15 @@ class EvaluateSpec(Spec):
     chat_template: bool | None = None
     generation: dict[str, Any] | None = None
     bos: Literal["stock"] | None = None
+    finetune: str | None = None
+    fuse: str | None = None
+    examples: tuple[str, ...] | None = None
+
+    @property
+    def run(self) -> str | None:
+        """The id of the run that made the model; None for one trained elsewhere."""
+        return self.train or self.finetune or self.fuse
 
     @property
     def slug(self) -> str:
-        return self.train.rpartition("-")[0] if self.train else self.pretrained.slug
+        return self.run.rpartition("-")[0] if self.run else self.pretrained.slug

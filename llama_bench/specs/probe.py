@@ -19,15 +19,15 @@ class ProbeSpec(Spec):
     """Speed and memory of one shape (with random weights) or of one loaded model, on one device.
 
     Weights do not change how long a product takes, so a shape is probed once for all budgets and
-    seeds, and `random_weights` takes of a pretrained model its shape alone. `protocol` is the
-    version of docs/protocol.md that was followed. `engine` is what computes: transformers as it
-    is (None), transformers with a static cache and a compiled step, or a vLLM server. int8 and
-    int4 are weights alone, multiplied in bfloat16. `max_batch` asks for the largest batch of each
-    context too.
+    seeds, and `random_weights` takes of a pretrained model its shape alone; `members` are the
+    shapes of an ensemble. `protocol` is the version of docs/protocol.md that was followed. `engine`
+    is what computes: transformers as it is (None), transformers with a static cache and a compiled
+    step, or a vLLM server. int8 and int4 are weights alone, multiplied in bfloat16. `max_batch`
+    asks for the largest batch of each context too.
     """
 
     verb: ClassVar[str] = "probe"
-    protocol: int = 2
+    protocol: int = 3
     model: Shape | None = None
     vocab_size: Count | None = None
     pretrained: Pretrained | None = None
@@ -42,18 +42,20 @@ class ProbeSpec(Spec):
     repeats: Count = Field(ge=1)
     seconds: Real = Field(ge=0)
     max_batch: bool | None = None
+    members: tuple[Shape, ...] | None = None
 
     @model_validator(mode="after")
     def _one_model(self):
-        if (self.model is None) == (self.pretrained is None):
-            raise ValueError("give either model (a shape) or pretrained")
-        if self.model and not self.vocab_size:
+        if [self.model, self.pretrained, self.members].count(None) != 2:
+            raise ValueError("give one of model (a shape), members (shapes) and pretrained")
+        if not self.pretrained and not self.vocab_size:
             raise ValueError("vocab_size: is missing; a shape has none of its own")
         return self
 
     @property
     def slug(self) -> str:
-        of = short(self.model.size) if self.model else self.pretrained.slug
+        shapes = self.members or ((self.model,) if self.model else ())
+        of = "+".join(short(shape.size) for shape in shapes)[:60] or self.pretrained.slug
         how = "-".join(
             filter(None, (self.engine, *([self.precision] * (self.precision != "float32"))))
         )

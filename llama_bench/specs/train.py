@@ -20,11 +20,13 @@ class TrainSpec(Spec):
     `tokens`, `warmup_tokens` and the decay's share count training tokens; `batch` is sequences
     of `context` tokens per step; rates are per step, as AdamW takes them. Without a
     `learning_rate` it is that of the best of the trainings `sweep`. `unique_tokens` is the length
-    of the token file's beginning that is read, over and over where the budget is larger.
+    of the token file's beginning that is read, over and over where the budget is larger. With a
+    `cooldown_seed` the branch reads what its trunk has not read in another order, so that branches
+    of one trunk and budget differ.
     """
 
     verb: ClassVar[str] = "train"
-    recipe: int = 2
+    recipe: int = 3
     model: Shape
     data: str
     tokens: Count = Field(gt=0)
@@ -42,6 +44,7 @@ class TrainSpec(Spec):
     schedule: Literal["cosine"] | None = None
     sweep: tuple[str, ...] | None = None
     unique_tokens: Count | None = Field(None, gt=0)
+    cooldown_seed: Count | None = None
 
     @model_validator(mode="after")
     def _whole(self):
@@ -52,11 +55,14 @@ class TrainSpec(Spec):
             raise ValueError("decay, decay_share: are missing; only a cosine schedule has none")
         if self.schedule is not None and branch != (None, None):
             raise ValueError("decay, decay_share: a cosine schedule has none of its own")
+        if self.schedule is not None and self.cooldown_seed is not None:
+            raise ValueError("cooldown_seed: a cosine schedule has no cooldown of its own")
         return self
 
     @property
     def slug(self) -> str:
-        return f"{short(self.model.size)}-{short(self.tokens)}-s{self.seed}"
+        cooldown = "" if self.cooldown_seed is None else f"c{self.cooldown_seed}"
+        return f"{short(self.model.size)}-{short(self.tokens)}-s{self.seed}{cooldown}"
 
     @property
     def batch_tokens(self) -> int:
@@ -82,6 +88,8 @@ class TrainSpec(Spec):
     def trunk(self) -> str:
         """What all branches of one trunk share: the spec without the budget and the decay. A
         cosine schedule depends on its budget from the first step after warm-up: it shares none."""
-        own = {"tokens", "decay", "decay_share"} if self.schedule is None else set()
+        own = (
+            {"tokens", "decay", "decay_share", "cooldown_seed"} if self.schedule is None else set()
+        )
         content = self.model_dump(mode="json", exclude_none=True, exclude=own)
         return json.dumps(content, sort_keys=True)

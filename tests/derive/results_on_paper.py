@@ -76,7 +76,7 @@ TASKS = {
 
 _ASKED_OF_A_CELL = (
     *("phase", "batch", "context", "status", "reason", "tokens", "seconds"),
-    *("warmup_repeats", "warmup_variation", "load", "other_processes", "busy"),
+    *("round_repeats", "warmup_repeats", "warmup_variation", "load", "other_processes", "busy"),
     *("processor_seconds", "clock_hertz", "temperature_celsius", "power_watts", "joules"),
     "sampling_seconds",
     *("compile_seconds", "import_seconds", "load_seconds", "first_token_seconds", "peak_bytes"),
@@ -208,6 +208,7 @@ def _cell(shape: Shape, phase, batch, context, speed, width, joules) -> dict:
         "context": context,
         "status": "ok",
         "tokens": tokens,
+        "round_repeats": [1, 1, 1, 1],
         "warmup_repeats": 2,
         "load": 0.1,
         "busy": False,

@@ -16,7 +16,7 @@ from test_report import reported
 
 from llama_bench.derive import forecast, plot
 from llama_bench.derive.judging import score_forecast
-from llama_bench.derive.tables import study_tables
+from llama_bench.derive.tables import main_metric, study_tables
 from llama_bench.derive.words import ledgertext
 from llama_bench.fields import UserError
 from llama_bench.specs import ForecastPoint, ForecastSpec
@@ -314,6 +314,28 @@ def test_a_task_without_a_loss_of_its_own_takes_the_trainings():
     (step,) = {row["settings"]["chance"] for row in made["choice"]["table"]}
     assert step == 0.0  # nothing to guess among
     assert made["task_loss"] in (None, "loss")
+
+
+def test_what_is_told_out_of_a_hundred_is_foretold_as_a_share():
+    """chrF: the forecast of a hundred times a share is a hundred times as much."""
+    known, ahead = known_runs()
+    points = ahead[["params", "tokens", "flops"]]
+    known = known.assign(task_loss=math.nan, chance=math.nan)
+    share = score_forecast.of_task(known, points, "token_f1")
+    made = score_forecast.of_task(known.assign(value=100 * known["value"]), points, "chrf")
+    assert made["law"] == share["law"] and made["status"] == share["status"] == "converged"
+    for one, other in zip(made["points"], share["points"], strict=True):
+        for key in ("point", "low_50", "high_50", "low_95", "high_95"):
+            assert one[key] == pytest.approx(100 * other[key], rel=1e-4)
+        assert one["covered_95"] == other["covered_95"] and one["tokens"] == other["tokens"]
+    for point, truth in zip(share["points"], ahead["truth"], strict=True):
+        assert point["point"] == pytest.approx(truth, abs=0.1)
+
+
+def test_what_has_no_bounds_has_no_law():
+    assert [main_metric.most("rougeL", each) for each in ([0.2, 0.4], [9, 20])] == [1, 100]
+    assert all(map(score_forecast.foretold, ("acc", "bits_per_byte", "bleu", "chrf", "rouge1")))
+    assert not any(map(score_forecast.foretold, ("ter", "perplexity", "ece", "gold_margin")))
 
 
 def test_bits_per_byte_are_foretold_as_a_loss():

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from cost_on_paper import cells_only, tabled
+from cost_on_paper import cells_only, changed_cells, tabled
 from results_on_paper import probe
 from study_on_paper import VOCAB, Paper, shape_of_size
 
@@ -39,10 +39,56 @@ def test_the_interval_of_a_median_covers_the_true_one_as_often_as_it_says():
     assert 0.93 < covered < 0.99
 
 
+@pytest.mark.parametrize(
+    ("count", "left_out", "level"),
+    [(5, 0, 0.9375), (6, 0, 0.96875), (8, 0, 0.9921875), (9, 1, 0.96)],
+)
+def test_between_ordered_rounds_the_median_lies_as_often_as_binomials_say(count, left_out, level):
+    draws = np.random.default_rng(2).lognormal(size=(4000, count))
+    ends = [repeats.ordered_interval(list(values)) for values in draws]
+    one = sorted(draws[0])
+    assert ends[0] == (one[left_out], one[-1 - left_out])
+    covered = np.mean([low <= 1.0 <= high for low, high in ends])
+    assert abs(covered - level) < 4 * (level * (1 - level) / 4000) ** 0.5 + 0.001
+
+
+def test_each_round_counts_the_same_in_the_median():
+    """Whatever disturbs a round makes it hold fewer repeats in its time."""
+    times = [1.0] * 10 + [4.0] * 3 + [5.0] * 2
+    found = repeats.summary(times, [10, 3, 2])
+    assert (found["median_seconds"], found["repeats"]) == (4.0, 15)
+    assert (found["median_low_seconds"], found["median_high_seconds"]) == (1.0, 5.0)
+
+
+def test_beside_other_programs_the_range_begins_where_nobody_is_waited_for():
+    seconds, alone = np.linspace(3.0, 5.0, 41), np.linspace(1.0, 2.0, 41)
+    low, high = repeats.interval(seconds, [20, 21], alone)
+    assert low == np.quantile(alone, 0.025) and high == np.quantile(seconds, 0.975)
+    quiet = repeats.interval(seconds, [20, 21])
+    assert low < quiet[0] and quiet[1] < high
+
+
+def test_rounds_that_lie_apart_widen_the_interval():
+    """Twenty repeats a round, as a neighbour comes and goes: single ones would be far too sure."""
+    draw = np.random.default_rng(3)
+    misses = {True: 0, False: 0}
+    for _ in range(200):
+        slower = draw.lognormal(sigma=0.2, size=6).repeat(20)
+        times = list(slower * draw.lognormal(sigma=0.02, size=120))
+        for rounds in (True, False):
+            low, high = repeats.interval(times, [20] * 6 if rounds else None)
+            misses[rounds] += not low <= 1.0 <= high
+    assert misses[True] <= 20 < 60 < misses[False]
+    # rounds that are alike leave the interval of single repeats as it is
+    alike = [1.0, 2.0, 3.0] * 2
+    assert repeats.interval(alike, [3, 3]) == repeats.median_interval(alike)
+
+
 def test_one_repeat_has_a_median_and_no_interval():
     found = repeats.summary([0.5])
     assert (found["median_seconds"], found["p99_seconds"]) == (0.5, 0.5)
     assert found["median_low_seconds"] is None and repeats.summary([]) == {}
+    assert repeats.interval([0.5], [1]) == (None, None)
     even = repeats.median_interval([1.0, 2.0])
     assert even == (1.0, 2.0)
 
@@ -62,6 +108,40 @@ def test_a_cell_says_what_its_repeats_say(tmp_path):
     assert found["mean_tokens_per_second"] == pytest.approx(rates.mean())
     assert found["tokens_per_second_deviation"] == pytest.approx(rates.std(ddof=1))
     assert seconds.min() <= found["median_low_seconds"] <= found["median_high_seconds"]
+
+
+def test_a_busy_device_is_in_the_cells_status_and_no_failure(tmp_path):
+    paper = cells_only(tmp_path)
+    quiet = cell(tabled(paper), "50k", "decode", 4, 64)
+    said = {"busy": True, "status": "ok, busy"}
+    changed_cells(paper, lambda found: found.update(said if found["phase"] == "decode" else {}))
+    tables = tabled(paper)
+    found = cell(tables, "50k", "decode", 4, 64)
+    assert found["status"] == "ok, busy" and cell(tables, "50k", "prefill", 4, 64)["status"] == "ok"
+    # two threads, each of which had half of the processor time
+    speeds = tables["speeds"].query("model == '50k' and phase == 'decode'")
+    speeds = speeds[(speeds["batch"] == 4) & (speeds["context"] == 64)]
+    alone = speeds["processor_seconds"] / 2
+    assert found["median_low_seconds"] == pytest.approx(np.quantile(alone, 0.025))
+    assert found["median_low_seconds"] < quiet["median_low_seconds"]
+    assert found["median_seconds"] == quiet["median_seconds"]
+    assert found["flops"] == quiet["flops"]
+    assert set(tables["memory"]["status"]) == {"ok"} and not len(tables["failures"])
+
+
+def test_attention_of_a_pretrained_model_is_counted_on_the_shape_in_its_record(tmp_path):
+    """Heads that are wider together than the model, as in Gemma."""
+    paper = cells_only(tmp_path)
+    before = cell(tabled(paper), "50k", "prefill", 1, 256)["flops"]
+    told = {"layers": 3, "width": 48, "heads": 4, "kv_heads": 2, "head_size": 32, "vocab_size": 9}
+    for path in sorted(tmp_path.glob("runs/probe/*/record.json")):
+        record = json.loads(path.read_text())
+        record["result"]["shape"] = told
+        path.write_text(json.dumps(record))
+    own = shape_of_size(50_000)
+    pairs = 256 * 256 / 2
+    more = 4 * (3 * 4 * 32 - own.layers * own.width) * pairs
+    assert cell(tabled(paper), "50k", "prefill", 1, 256)["flops"] == before + more
 
 
 def test_prefill_multiplies_every_weight_and_the_head_once(tmp_path):

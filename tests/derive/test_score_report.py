@@ -18,7 +18,7 @@ from test_report import reported
 from llama_bench.derive import fit
 from llama_bench.derive.judging import paired
 from llama_bench.derive.tables import evaluated, screen, study_tables
-from llama_bench.derive.words import answertext, noisetext
+from llama_bench.derive.words import answertext, noisetext, scores
 from llama_bench.fields import UserError
 from llama_bench.study import load
 
@@ -55,6 +55,54 @@ def test_numbers_are_compared_as_scipy_does():
     made = paired.compared(first, second)
     assert made.p == pytest.approx(known.pvalue, rel=1e-9) and made.test == "paired t"
     assert made.difference / made.standard_error == pytest.approx(known.statistic, rel=1e-9)
+
+
+def test_few_numbers_have_their_signs_flipped_as_scipy_does():
+    rng = np.random.default_rng(4)
+    for items in (2, 5, 10, 12):
+        first, second = rng.exponential(2, items), rng.exponential(1, items)
+        known = stats.permutation_test(
+            (first, second),
+            lambda a, b: np.mean(a - b),
+            permutation_type="samples",
+            n_resamples=10**5,
+        )
+        made = paired.compared(first, second)
+        assert made.test == "sign flip" and made.p == pytest.approx(known.pvalue, rel=1e-9)
+
+
+def test_signs_drawn_tell_what_all_of_them_would():
+    differences = np.arange(1.0, 21) * np.where(np.arange(20) % 3 == 0, -1, 1)
+    ways = {0: 1}  # how many ways have each sum
+    for each in range(1, 21):
+        ways = {
+            total: ways.get(total - each, 0) + ways.get(total + each, 0)
+            for total in {*(t + each for t in ways), *(t - each for t in ways)}
+        }
+    far = abs(differences.sum())
+    exact = sum(count for total, count in ways.items() if abs(total) >= far) / 2**20
+    assert paired.sign_flip(differences) == pytest.approx(exact, abs=3 * (exact / 9_999) ** 0.5)
+    assert paired.sign_flip(differences) == paired.sign_flip(differences)
+
+
+def test_five_items_cannot_tell_more_than_their_signs():
+    """The t test would: five differences that are nearly alike have next to no standard error."""
+    better = np.array([0.2, 0.21, 0.2, 0.19, 0.2])
+    made = paired.compared(better, np.zeros(5))
+    assert made.p == 2 / 2**5 and stats.ttest_1samp(better, 0).pvalue < 1e-5
+    assert paired.compared(better, better).p == 1.0
+    assert paired.compared(better[:1], np.zeros(1)).p is None
+
+
+def test_shares_of_few_items_have_wilsons_interval():
+    for right, of in ((0, 20), (1, 20), (10, 20), (20, 20), (3, 1000)):
+        known = stats.binomtest(right, of).proportion_ci(0.95, method="wilson")
+        low, high = scores.interval("acc", right / of, 0.0, of)
+        assert (low, high) == pytest.approx((known.low, known.high), abs=2e-5)  # WIDTH is rounded
+        assert 0 <= low <= right / of <= high <= 1
+    assert scores.interval("bits_per_byte", 2.0, 0.1, 50) == pytest.approx((1.804, 2.196))
+    assert scores.interval("token_f1", 0.02, 0.02, 50) == pytest.approx((0, 0.0592))
+    assert scores.interval("acc", 0.5, None, None) is scores.interval("chrf", 3, None, 5) is None
 
 
 def test_ratios_weigh_items_by_what_they_are_of():

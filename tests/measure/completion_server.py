@@ -12,7 +12,11 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 NOTES = "COMPLETION_SERVER_NOTES"  # environment: the file that requests are noted in
-FAULT = "COMPLETION_SERVER_FAULT"  # environment: memory, start, count or break
+FAULT = "COMPLETION_SERVER_FAULT"  # environment: memory, start, count, fail or break
+# as vLLM reports what happens in one of its processes, and then in who waited for that one
+FAILURE = """\
+(EngineCore pid=7) ERROR 11-22 11:39:07 [core.py:1] RuntimeError: no kernel for this width
+(APIServer pid=6) vllm.exceptions.EngineDeadError: EngineCore encountered an issue."""
 
 
 def note(**content) -> None:
@@ -34,6 +38,9 @@ class Handler(BaseHTTPRequestHandler):
         note(path=self.path, **asked)
         if os.environ.get(FAULT) == "break":
             os._exit(1)
+        if os.environ.get(FAULT) == "fail":
+            print(FAILURE, file=sys.stderr, flush=True)
+            return self._answer({"error": {"message": "see above"}}, status=500)
         prompts, tokens = asked["prompt"], asked["max_tokens"]
         if max(map(len, prompts)) + tokens > self.server.room:
             return self._answer({"error": {"message": "longer than max-model-len"}}, status=400)
@@ -76,11 +83,12 @@ def main(words: list[str]) -> None:
     if words[0] == "-c":  # which version is installed?
         print("0.0.test")
         return
-    note(pid=os.getpid(), words=words)
+    note(pid=os.getpid(), words=words, threads=os.environ.get("OMP_NUM_THREADS"))
     if os.environ.get(FAULT) == "memory":
         sys.exit("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB")
     if os.environ.get(FAULT) == "start":
-        sys.exit("ValueError: no such model\nEngine core initialization failed")
+        print("(EngineCore pid=7) ERROR 11-22 11:39:07 [core.py:1] ValueError: no such model")
+        sys.exit("RuntimeError: Engine core initialization failed. See root cause above.")
     port = int(words[words.index("--port") + 1])
     listening = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     listening.room = int(words[words.index("--max-model-len") + 1])

@@ -13,7 +13,6 @@ from tiny_llama import CONTEXT, adapter, checkpoint
 
 from llama_bench.measure.evaluation import generation
 from llama_bench.measure.evaluation.halving import in_halves
-from llama_bench.measure.evaluation.packing import packed
 from llama_bench.records import Refusal
 
 
@@ -68,16 +67,6 @@ def test_likelihoods_do_not_depend_on_what_else_is_asked(lm):
         assert answer[1] == alone[1] == greedy
 
 
-def test_choices_share_their_context():
-    context = list(range(50))
-    question = [(n, [*context, *tail], 50) for n, tail in enumerate(([7, 8, 9], [7, 5], [1]))]
-    (pack,) = packed(question)
-    assert len(pack.ids) == 50 + 2 + 1 + 0
-    assert [foretold for _, _, foretold in pack.scored] == [[7, 8, 9], [7, 5], [1]]
-    apart = packed([(0, [1, 2, 3, 4], 1), (1, [1, 9, 9, 9], 1)])
-    assert [pack.ids for pack in apart] == [[1, 2, 3], [1, 9, 9]]
-
-
 def test_greedy_answer_is_told_from_another(lm):
     ids = lm.encoding.encode("import ")
     with torch.no_grad():
@@ -85,8 +74,7 @@ def test_greedy_answer_is_told_from_another(lm):
     for rank, greedy in ((0, True), (1, False)):
         whole = [*ids, best[rank].item()]
         assert by_hand(lm, whole, len(ids))[1] is greedy
-        packs = packed([(0, whole, len(ids))])
-        assert [answer[2] for answer in lm._score(packs)] == [greedy]
+        assert [answer[2] for answer in lm.score([(0, whole, len(ids))])] == [greedy]
 
 
 def test_our_contexts_begin_with_one_bos(lm):
@@ -158,13 +146,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 class Counting(adapters.CausalLM):
     passes, fitted = 0, 0
 
-    def _pass(self, batch):
+    def _pass(self, stem, batch):
         type(self).passes += 1
-        answers = super()._pass(batch)
+        answers = super()._pass(stem, batch)
         type(self).fitted += 1
         return answers
 
-adapters.PASS["cpu"] = (2**20, 2**40)
+adapters.PASS["cpu"] = (2**20, 2**20, 2**40)
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1]).eval()
 lm = Counting(model, AutoTokenizer.from_pretrained(sys.argv[1]))
 texts = [f"x{n} = {n}\\n" * 50 for n in range(40)]
@@ -174,7 +162,7 @@ lm.loglikelihood_rolling(asked[:1])
 passes = lm.passes
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 held = int(status["VmData"].split()[0]) * 1024
-resource.setrlimit(resource.RLIMIT_DATA, (held + 60 * 2**20, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_DATA, (held + 24 * 2**20, resource.RLIM_INFINITY))
 answers = lm.loglikelihood_rolling(asked)
 print(json.dumps([answers, lm.passes - passes, lm.fitted - passes]))
 """

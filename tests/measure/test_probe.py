@@ -13,7 +13,8 @@ from transformers import DynamicCache
 from llama_bench import records
 from llama_bench.fields import UserError
 from llama_bench.measure import model, probe
-from llama_bench.measure.probing import phases, probed_model
+from llama_bench.measure.probing import phases, probed_model, timing
+from llama_bench.measure.probing.cells import BUSY, OK
 from llama_bench.records import Refusal
 from llama_bench.shape import Shape
 from llama_bench.specs import Pretrained, ProbeSpec
@@ -40,8 +41,8 @@ def spec(**changes) -> ProbeSpec:
 def run(tmp_path, asked: ProbeSpec, inputs=()) -> dict:
     seen = []
     result = probe.run(asked, tmp_path, list(inputs), lambda *where: seen.append(where[:2]))
-    cells = len(result["cells"])
-    assert seen == [(done, cells) for done in range(cells + 1)]
+    visits = len(result["cells"]) * len(timing.rounds(asked.repeats, asked.seconds))
+    assert seen == [(done, visits) for done in range(visits + 1)]
     json.dumps(result, allow_nan=False)  # a record can be written
     return result
 
@@ -51,12 +52,18 @@ def result(tmp_path_factory) -> dict:
     return run(tmp_path_factory.mktemp("probe"), spec())
 
 
+def measured(cell: dict) -> bool:
+    """Whether it has the status of one, on a machine that may be busy."""
+    assert (cell["status"] == BUSY) == bool(cell["busy"])
+    return cell["status"] in (OK, BUSY)
+
+
 def test_every_cell_is_there_once_and_ok(result):
     cells = result["cells"]
     got = [(cell["phase"], cell["batch"], cell["context"]) for cell in cells]
     grid = [(p, b, c) for p in ("prefill", "decode", "train") for b in (1, 3) for c in (1, 40)]
     assert got == grid
-    assert {cell["status"] for cell in cells} == {"ok"}
+    assert all(map(measured, cells))
     assert {cell["reason"] for cell in cells} == {None}
     assert len({frozenset(cell) for cell in cells}) == 1, "rows of one table have the same keys"
 
@@ -65,12 +72,22 @@ def test_repeats_are_kept_and_tokens_exact(result):
     for cell in result["cells"]:
         assert len(cell["seconds"]) == 4
         assert all(seconds > 0 for seconds in cell["seconds"])
+        assert cell["round_repeats"] == [1, 1, 1, 1]
         steps = {1: 1, 40: 5}[cell["context"]] if cell["phase"] == "decode" else cell["context"]
         assert cell["tokens"] == cell["batch"] * steps
         assert cell["warmup_repeats"] >= 2
         assert cell["load"] is None or cell["load"] >= 0
         sampled = cell["sampling_seconds"]
         assert sampled is None if cell["phase"] == "train" else len(sampled) == 4
+
+
+def test_rounds_go_over_the_whole_grid(tmp_path):
+    """Every cell is met once before any is met again, the next time in the same order."""
+    told = []
+    asked = spec(phases=("prefill", "train"), batches=(1, 2), contexts=(8,), repeats=3)
+    probe.run(asked, tmp_path, [], lambda done, of, what: told.append(what))
+    cells = [f"{p}, batch {b}, context 8" for p in ("prefill", "train") for b in (1, 2)]
+    assert told == [f"{c}, round {r}" for r in (1, 2, 3) for c in cells] + ["probed"]
 
 
 def test_cache_is_as_large_as_the_formula_says(result):
@@ -127,7 +144,7 @@ def test_peaks_hold_what_must_be_in_memory(tmp_path):
 
 def test_bfloat16_halves_weights_and_cache(tmp_path, result):
     found = run(tmp_path, spec(precision="bfloat16"))
-    assert {cell["status"] for cell in found["cells"]} == {"ok"}
+    assert all(map(measured, found["cells"]))
     assert 2 * found["weight_bytes"] == result["weight_bytes"]
     for half, full in zip(found["cells"], result["cells"], strict=True):
         assert full["kv_bytes"] is None or 2 * half["kv_bytes"] == full["kv_bytes"]
@@ -196,7 +213,8 @@ def test_out_of_memory_is_a_row_and_the_others_go_on(tmp_path, phase):
     """A real refusal by torch's allocator: tokens alone are 3 * 10^14 bytes."""
     asked = spec(phases=(phase, "prefill"), batches=(10**12, 1), contexts=(40,), repeats=1)
     small, large, *_ = run(tmp_path, asked)["cells"]
-    assert (small["batch"], small["status"]) == (1, "ok")
+    assert small["batch"] == 1
+    assert measured(small)
     assert (large["batch"], large["status"]) == (10**12, "out-of-memory")
     assert large["reason"]
     assert "\n" not in large["reason"]
@@ -208,12 +226,11 @@ def test_out_of_memory_in_the_midst_of_a_step(tmp_path):
     """Tokens and attention fit, the feed-forward layer's 2 TB do not; the next cell does."""
     wide = Shape(layers=1, width=2, heads=1, ffn_width=10**6)
     asked = spec(model=wide, batches=(1, 250_000), contexts=(2,), repeats=1)
-    found = [
-        (cell["phase"], cell["batch"], cell["status"]) for cell in run(tmp_path, asked)["cells"]
-    ]
-    for phase in ("prefill", "decode", "train"):
-        assert (phase, 1, "ok") in found
-        assert (phase, 250_000, "out-of-memory") in found
+    for cell in run(tmp_path, asked)["cells"]:
+        if cell["batch"] == 1:
+            assert measured(cell)
+        else:
+            assert cell["status"] == "out-of-memory"
 
 
 def test_a_model_that_fits_nowhere_is_out_of_memory(tmp_path):
@@ -239,7 +256,7 @@ def test_pretrained_model_and_a_context_beyond_its_maximum(tmp_path):
     assert found["shape"]["kv_heads"] == 4
     assert found["shape"]["vocab_size"] == 512
     for cell in found["cells"]:
-        assert cell["status"] == ("refused" if cell["context"] == 1024 else "ok")
+        assert cell["status"] == "refused" if cell["context"] == 1024 else measured(cell)
         assert (cell["seconds"] == []) == (cell["context"] == 1024)
         if cell["context"] == 1024:
             assert "512" in cell["reason"]
@@ -268,7 +285,7 @@ def test_random_weights_need_the_configuration_alone(tmp_path, shared):
     assert found["weights"] == "random"
     assert found["parameters"]["all"] == 260_032
     assert found["weight_bytes"] == 4 * 260_032
-    assert [cell["status"] for cell in found["cells"]] == ["ok", "refused"] * 3
+    assert [measured(cell) for cell in found["cells"]] == [True, False] * 3
 
 
 def test_a_model_of_70_billion_is_counted_without_a_weight():

@@ -1,11 +1,11 @@
 """What a probe says is what an independent bare loop finds: the same work, the same time.
 
-Times are compared interleaved, as the ratio of medians, so that whatever else the machine does
-meets both alike; a bootstrap interval of that ratio has to reach into a generous range.
+Work is compared by its counted operations. Time is compared twice: what the probe says lies between
+a clock read inside the work and one read around it, whatever the machine does; and against the bare
+loop repeat by repeat, in turn, by the time that the process had of the processor: it takes nineteen
+of twenty pairs that lean far to one side to fail, which equal work has once in 20,000 times.
 """
 
-import random
-import statistics
 import time
 
 import pytest
@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from llama_bench.measure import model as models
-from llama_bench.measure.probing import phases, probed_model, static_cache, timing
+from llama_bench.measure.probing import instruments, phases, probed_model, static_cache, timing
 from llama_bench.shape import Shape
 
 CPU = torch.device("cpu")
@@ -35,6 +35,13 @@ def bare_prefill(model, ids):
     model.lm_head(model.model(input_ids=ids, use_cache=True).last_hidden_state[:, -1:])
 
 
+def filled(model) -> DynamicCache:
+    cache = DynamicCache()
+    with torch.inference_mode():
+        model(phases.random_tokens(model, BATCH, CONTEXT - 8), past_key_values=cache)
+    return cache
+
+
 @torch.inference_mode()
 def bare_decode(model, ids, cache, steps):
     """Greedy, from a filled cache, each token fed back."""
@@ -42,26 +49,23 @@ def bare_decode(model, ids, cache, steps):
         ids = model(input_ids=ids, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
 
 
-def ratio_interval(one: list[float], other: list[float]) -> tuple[float, float]:
-    """90 % bootstrap interval of the ratio of medians (Efron 1979)."""
-    draw = random.Random(0)
-    ratios = sorted(
-        statistics.median(draw.choices(one, k=len(one)))
-        / statistics.median(draw.choices(other, k=len(other)))
-        for _ in range(400)
-    )
-    return ratios[20], ratios[379]
-
-
-def agree(work, prepare_bare, bare) -> tuple[float, float]:
-    ours, theirs = [], []
-    for _ in range(25):
-        ours.append(timing.once(work, CPU))
+def ratios(work, prepare_bare, bare) -> list[float]:
+    """Of processor time, ours over the bare loop's, ascending; of twenty pairs."""
+    found = []
+    for pair in range(22):
+        work.prepare()
         prepared = prepare_bare()
-        began = time.perf_counter()
+        began = time.process_time()
+        timing.once(work, CPU)
+        between = time.process_time()
         bare(*prepared)
-        theirs.append(time.perf_counter() - began)
-    return ratio_interval(ours[5:], theirs[5:])
+        if pair >= 2:
+            found.append((between - began) / (time.process_time() - between))
+    return sorted(found)
+
+
+def agree(found: list[float]) -> bool:
+    return found[1] < 1.5 and found[-2] > 1 / 1.5
 
 
 def flops(call) -> int:
@@ -72,23 +76,44 @@ def flops(call) -> int:
 
 def test_prefill_takes_as_long_as_a_bare_loop(llama):
     work = phases.Prefill(llama, BATCH, CONTEXT)
-    low, high = agree(work, lambda: (llama, work.ids), bare_prefill)
-    assert low < 1.5
-    assert high > 1 / 1.5
+    assert agree(ratios(work, lambda: (llama, work.ids), bare_prefill))
 
 
 def test_decode_takes_as_long_as_a_bare_loop(llama):
     work = phases.Decode(llama, BATCH, CONTEXT)
+    assert agree(ratios(work, lambda: (llama, work.ids[0], filled(llama), 8), bare_decode))
 
-    def filled():
-        cache = DynamicCache()
-        with torch.inference_mode():
-            llama(phases.random_tokens(llama, BATCH, CONTEXT - 8), past_key_values=cache)
-        return llama, work.ids[0], cache, 8
 
-    low, high = agree(work, filled, bare_decode)
-    assert low < 1.5
-    assert high > 1 / 1.5
+def test_twice_the_work_would_not_agree(llama):
+    work = phases.Prefill(llama, BATCH, CONTEXT)
+    twice = torch.cat([work.ids] * 3)
+    assert not agree(ratios(work, lambda: (llama, twice), bare_prefill))
+
+
+class Watched:
+    """Work with a clock of its own inside."""
+
+    def __init__(self, work):
+        self.prepare, self._work = work.prepare, work.work
+        self.inside: list[float] = []
+
+    def work(self):
+        began = time.perf_counter()
+        self._work()
+        self.inside.append(time.perf_counter() - began)
+
+
+@pytest.mark.parametrize("kind", [phases.Prefill, phases.Decode])
+def test_the_time_told_is_that_of_the_work_and_nothing_else(llama, kind):
+    """Not of its preparation, and in seconds."""
+    watched, around = Watched(kind(llama, 1, 40)), []
+    for _ in range(5):
+        began = time.perf_counter()
+        told = timing.once(watched, CPU)
+        around.append(time.perf_counter() - began)
+        assert watched.inside[-1] <= told <= around[-1]
+    kept = timing.measure(watched, CPU, instruments.of(CPU), 4, 0.0, warmup=False)["seconds"]
+    assert all(inside <= told for inside, told in zip(watched.inside[-4:], kept, strict=True))
 
 
 def test_operations_are_those_of_the_bare_loop_and_of_the_formula(llama):
@@ -107,7 +132,10 @@ def test_operations_are_those_of_the_bare_loop_and_of_the_formula(llama):
     assert products <= counted <= products + attention * prefill.tokens
     decode = phases.Decode(llama, BATCH, CONTEXT)
     products = 2 * (layers + head) * decode.tokens
-    assert products <= flops(decode.work) <= products + attention * decode.tokens
+    counted = flops(decode.work)
+    assert products <= counted <= products + attention * decode.tokens
+    cache = filled(llama)
+    assert counted == flops(lambda: bare_decode(llama, decode.ids[0], cache, 8))
 
 
 def test_every_token_that_is_counted_goes_through_the_model(llama):

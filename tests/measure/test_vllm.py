@@ -4,6 +4,7 @@ vLLM itself is not here. A process that speaks its endpoints stands in, so these
 protocol: exact counts, the server's start and end, every failure a row or a status.
 """
 
+import itertools
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import completion_server as server
 import pytest
+import torch
 
 from llama_bench.measure import probe
 from llama_bench.measure.probing import vllm_server
@@ -87,7 +89,9 @@ def test_prefill_asks_for_what_the_server_has_not_seen_and_decode_for_what_it_ha
     prefills = [json.dumps(r["prompt"]) for r in requests if len(r["prompt"][0]) == 40]
     decodes = [json.dumps(r["prompt"]) for r in requests if len(r["prompt"][0]) == 35]
     assert len(set(prefills)) == len(prefills) >= 4
-    assert len(set(decodes)) == 1
+    rounds = [list(same) for _, same in itertools.groupby(decodes)]
+    assert len(rounds) == len(set(decodes)) == 2, "each round has prompts of its own"
+    assert all(len(same) >= 2 for same in rounds), "asked once, and then asked again"
 
 
 def test_the_server_is_told_precision_length_and_that_weights_are_random(tmp_path, notes):
@@ -98,6 +102,9 @@ def test_the_server_is_told_precision_length_and_that_weights_are_random(tmp_pat
     assert "--max-model-len 41 " in words
     assert "--max-num-seqs 3" in words
     assert "--load-format dummy" in words
+    # keys and values of 3 sequences of 256 tokens, a whole block, twice; 2 bytes a number
+    assert f"--kv-cache-memory-bytes {2 * 3 * 256 * SHAPE.kv_bytes_per_token(2)}" in words
+    assert notes()[0]["threads"] == str(torch.get_num_threads())
     folder = Path(words.split("--model ")[1].split()[0])
     assert json.loads((folder / "config.json").read_text())["vocab_size"] == VOCAB
     assert len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]) == VOCAB
@@ -122,7 +129,7 @@ def test_load_starts_a_server_for_each_repeat_from_weights_on_disk(tmp_path, not
     ("fault", "status", "said"),
     [
         ("memory", "out-of-memory", "CUDA out of memory"),
-        ("start", "refused", "ValueError: no such model"),
+        ("start", "refused", r"vllm did not start: ValueError: no such model \("),
     ],
 )
 def test_a_server_that_does_not_start_is_a_status(
@@ -135,7 +142,14 @@ def test_a_server_that_does_not_start_is_a_status(
     assert not is_running(notes()[0]["pid"])
 
 
-@pytest.mark.parametrize(("fault", "said"), [("count", "counted"), ("break", "broke off")])
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("count", "counted"),
+        ("break", "broke off"),
+        ("fail", "vllm fails (500): RuntimeError: no kernel for this width ("),
+    ],
+)
 def test_a_server_that_counts_otherwise_or_breaks_off_is_a_row(
     tmp_path, notes, monkeypatch, fault, said
 ):

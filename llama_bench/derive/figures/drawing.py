@@ -35,6 +35,8 @@ LAST = (
     "weights alone",
     "trunk",
     "averaged\ntrunk",
+    "frozen\nfeatures",
+    "from zero",
 )  # what is no model stands at the end of a legend
 PARAMETERS = "Parameters without embeddings"
 
@@ -68,7 +70,8 @@ _STYLE = {
 @dataclass(frozen=True)
 class Figure:
     """A drawn figure and what is said of it. `section` is the report's: loss, law,
-    forecasts, data, tasks, task-details, cost, cost-details."""
+    forecasts, data, tasks, task-details, finetuning and one per
+    fine-tuning, fusion, cost, cost-details."""
 
     name: str
     section: str

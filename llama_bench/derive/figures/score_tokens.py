@@ -12,7 +12,7 @@ import numpy as np
 
 from llama_bench.derive.figures import drawing
 from llama_bench.derive.figures.drawing import Figure
-from llama_bench.derive.tables import main_metric
+from llama_bench.derive.tables import main_metric, study_tables
 from llama_bench.derive.words import scores, show
 
 STATES = {"trunk": ("none", ":", "trunk"), "averaged": ("white", "--", "averaged\ntrunk")}
@@ -32,7 +32,7 @@ def draw(tables, fits) -> Iterator[Figure]:
 def _placed(tables):
     """Scores of trained models with `tokens`: where on its training each stands."""
     told = scores.told(tables)
-    told = told[told["data"].isna() & told["budget"].notna()]
+    told = told[study_tables.as_trained(told) & told["data"].isna() & told["budget"].notna()]
     trainings = tables["trainings"]
     trainings = trainings[trainings["data"].isna() & (trainings["role"] == "ladder")]
     share = trainings.drop_duplicates("model").set_index("model")["decay_share"]
@@ -74,8 +74,13 @@ def _line(ax, rows, nudge, colour, marker, label, line="-", face=None) -> None:
     """Means over seeds with 95 % bars over items."""
     if not len(rows):
         return
-    means = rows.groupby("tokens").agg(value=("value", "mean"), error=("standard_error", "mean"))
-    bars = np.nan_to_num(scores.WIDTH * means["error"].to_numpy(float))
+    means = rows.groupby("tokens").agg(
+        metric=("metric", "first"),
+        value=("value", "mean"),
+        error=("standard_error", "mean"),
+        items=("items", "mean"),
+    )
+    bars = scores.bars(means)
     look = {"color": colour, "marker": marker, "ls": line, "label": label, "elinewidth": 1}
     look |= {"mfc": colour if face is None else face, "mec": "white" if face is None else colour}
     ax.errorbar(
@@ -90,7 +95,7 @@ def _line(ax, rows, nudge, colour, marker, label, line="-", face=None) -> None:
 def _caption(rows) -> str:
     text = "Each point is a training of that many tokens."
     if rows["standard_error"].notna().any():
-        text += f" Bars are ±{scores.WIDTH} standard errors (95 %) over items."
+        text += " Bars are 95 % intervals over items (Wilson's, of shares)."
     if (rows.groupby(["model", "tokens", "state"], dropna=False).size() > 1).any():
         text += " Lines go through the mean over seeds."
     if rows["state"].notna().any():

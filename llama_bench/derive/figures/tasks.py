@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from llama_bench.derive.figures import drawing
 from llama_bench.derive.figures.drawing import Figure
 from llama_bench.derive.tables import main_metric
@@ -137,10 +135,14 @@ def _trained(ax, rows, second: bool) -> None:
 def _points(ax, rows, nudge, colour, marker, label, line, size=5.5, second=False) -> None:
     """Means over seeds with error bars; where there are seeds, each as a small dot too."""
     means = rows.groupby("parameters_without_embeddings").agg(
-        value=("value", "mean"), error=("standard_error", "mean"), seeds=("value", "size")
+        metric=("metric", "first"),
+        value=("value", "mean"),
+        error=("standard_error", "mean"),
+        items=("items", "mean"),
+        seeds=("value", "size"),
     )
     x = means.index.to_numpy(float) * nudge
-    bars = np.nan_to_num(scores.WIDTH * means["error"].to_numpy(float))
+    bars = scores.bars(means)
     ax.errorbar(
         x,
         means["value"],
@@ -173,7 +175,9 @@ def _caption(ax, rows, description, chance) -> str:
     items = rows["items"].dropna()
     if len(items):
         parts.append(f"{show.exact(items.max())} items.")
-    if rows["standard_error"].notna().any():
+    if rows["metric"].isin(scores.COUNTED).any():
+        parts.append("Bars are 95 % intervals over items (Wilson's).")
+    elif rows["standard_error"].notna().any():
         parts.append(f"Bars are ±{scores.WIDTH} standard errors (95 %) over items.")
     if (rows.groupby(["model", "budget", "metric"]).size() > 1).any():
         parts.append("Lines go through the mean over seeds; each seed is a dot.")

@@ -5,7 +5,9 @@ better: `direct`, a sigmoid of compute (Owen 2024), and `two_step`, compute to a
 share (Bhagia et al. 2024). The task loss is the bits per byte of the right answer; a task that has
 none takes the training's held-out loss, as Gadre et al. 2024 (arXiv 2403.08540) go from loss to
 error. The sigmoid runs from chance, where there are choices to guess among, else from 0, to 1: runs
-far from its ends determine neither. Bits per byte are a loss, and forecast as one.
+far from its ends determine neither. chrF, BLEU and ROUGE are no shares of items, but bounded as
+these are: the same laws are fitted to them over the best score that there is. Bits per byte are a
+loss, and forecast as one. What has no bounds (TER, perplexity) has no law here.
 """
 
 from __future__ import annotations
@@ -35,14 +37,15 @@ def of_task(known: pd.DataFrame, points: pd.DataFrame, metric: str) -> dict[str,
     if nothing:
         blank = {"law": None, "choice": None, "parameters": {}, "task_loss": None}
         return {**nothing, **blank, "points": points.to_dict("records")}
-    share = metric in main_metric.SHARES
-    frame, laws, step = _shares(known) if share else _losses(known)
+    most = main_metric.most(metric, known["value"])
+    frame, laws, step = _losses(known) if most is None else _shares(known, most)
     asked = {"law": "auto", "laws": laws, "selections": [None]}
     fit = choice.fitted(frame, asked, source=f"the scores ({metric})")
     told = predict_table(fit, points)
-    if share:
+    if most is not None:
         ends = [name for name in told if name.startswith(("low_", "high_"))]
         told[ends] = told[ends].clip(0, 1)
+        told[["point", *ends]] *= most
     return {
         "law": fit["law"],
         "status": fit["status"],
@@ -62,7 +65,7 @@ def why(fit: dict[str, Any]) -> str | None:
 
 def foretold(metric: str) -> bool:
     """Whether there is a law for such a metric."""
-    return metric in (*main_metric.SHARES, "bits_per_byte")
+    return metric == "bits_per_byte" or main_metric.most(metric, []) is not None
 
 
 def _nothing(known: pd.DataFrame, metric: str) -> dict[str, str] | None:
@@ -76,10 +79,13 @@ def _nothing(known: pd.DataFrame, metric: str) -> dict[str, str] | None:
     return None
 
 
-def _shares(known: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], str]:
+def _shares(known: pd.DataFrame, most: float) -> tuple[pd.DataFrame, list[dict], str]:
     own = known["task_loss"].notna().all()
     step = main_metric.TASK_LOSS if own else "loss"
-    columns = {"accuracy": known["value"], "task_loss": known["task_loss" if own else "loss"]}
+    columns = {
+        "accuracy": known["value"] / most,
+        "task_loss": known["task_loss" if own else "loss"],
+    }
     floor = known["chance"].mean() if own and known["chance"].notna().all() else 0.0
     asked = {"chance": float(floor), "ceiling": 1.0, **BRIEF}
     laws = [{"law": law, **asked} for law in ("direct", "two_step")]

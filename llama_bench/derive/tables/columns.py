@@ -6,18 +6,18 @@ that a table can be read alone.
 
 from __future__ import annotations
 
-_RUN = {"run": "text", "model": "text", "origin": "text"}
-_TRAINED = {"budget": "count", "seed": "count", "data": "text"}
-_PARAMETERS = {
-    "parameters_all": "count",
-    "parameters_without_embeddings": "count",
-    "parameters_in_matrix_products": "count",
-}
-# `state` of a training that was evaluated: trunk or averaged, null for its end
-_EVALUATED = {**_RUN, **_TRAINED, "state": "text", **_PARAMETERS, "suite": "text", "task": "text"}
-_METRIC = {"suite": "text", "task": "text", "metric": "text", "filter": "text"}
-_CELL = {"phase": "text", "batch": "count", "context": "count"}
-_WAY = {"device": "text", "engine": "text", "precision": "text"}
+from llama_bench.derive.tables.column_groups import (
+    CELL,
+    METRIC,
+    PARAMETERS,
+    RUN,
+    SCORED,
+    TRAINED,
+    TUNED,
+    WAY,
+)
+from llama_bench.derive.tables.fusion_columns import FUSION
+from llama_bench.derive.tables.tuning_columns import TUNING
 
 # fmt: off
 # table -> column -> kind. `run` is the id of a run, `model` the study's name for it, `origin`
@@ -26,9 +26,10 @@ _WAY = {"device": "text", "engine": "text", "precision": "text"}
 COLUMNS: dict[str, dict[str, str]] = {
     # one row per run that the study asks for
     "runs": {
-        "id": "text", "verb": "text", "model": "text", "origin": "text", **_TRAINED,
-        "suite": "text", "status": "text", "reason": "text", "seconds_startup": "real",
-        "seconds_total": "real", "threads": "count", "host": "text", "path": "text", "log": "text",
+        "id": "text", "verb": "text", "model": "text", "origin": "text", **TRAINED, **TUNED,
+        "fuse": "text", "suite": "text", "status": "text", "reason": "text",
+        "seconds_startup": "real", "seconds_total": "real", "threads": "count",
+        "host": "text", "path": "text", "log": "text",
     },
     # one row per run that has a record: where and with what it was made
     "provenance": {
@@ -37,11 +38,13 @@ COLUMNS: dict[str, dict[str, str]] = {
         "packages": "text", "git_commit": "text", "git_changed": "flag", "began": "real",
         "command": "text",
     },
-    # one row per training that ended, well or not. `role` is ladder, sweep or sensitivity, `factor`
-    # what its rate is of the recipe's; `same_text`: reads what the study's own text holds
+    # one row per training that ended, well or not. `role` is ladder, sweep, sensitivity,
+    # member or control (of the fusion `fuse`), `factor` what its rate is of the recipe's;
+    # `same_text`: reads what the study's own text holds
     "trainings": {
-        **_RUN, **_TRAINED, "flop_budget": "real", "role": "text", "factor": "real",
-        "same_text": "flag", "prepare": "text", "status": "text", "reason": "text", **_PARAMETERS,
+        **RUN, **TRAINED, "flop_budget": "real", "role": "text", "factor": "real",
+        "fuse": "text", "same_text": "flag", "prepare": "text", "status": "text",
+        "reason": "text", **PARAMETERS,
         "tokens": "count", "steps": "count", "unique_tokens": "count", "trained_tokens": "count",
         "continued_from": "text", "flops_exact": "real", "flops_six_n_d": "real",
         "loss": "real", "loss_standard_error": "real", "averaged_loss": "real",
@@ -74,38 +77,38 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     # one row per training and point of its loss curve
     "curves": {
-        **_RUN, **_TRAINED, "parameters_without_embeddings": "count", "tokens": "count",
+        **RUN, **TRAINED, "parameters_without_embeddings": "count", "tokens": "count",
         "train_loss": "real", "validation_loss": "real", "learning_rate": "real",
     },
     # one row per model, task, metric and filter
     "scores": {
-        **_EVALUATED, "metric": "text", "filter": "text", "value": "real",
+        **SCORED, "metric": "text", "filter": "text", "value": "real",
         "standard_error": "real", "chance": "real", "higher_is_better": "flag", "items": "count",
         "version": "text", "shots": "count", "unscored": "count", "truncated": "count",
         "respelled": "count", "lossy": "count",
     },
     # the same of the items of a task that were made in one way, by its name
     "constructions": {
-        **_EVALUATED, "construction": "text", "metric": "text", "filter": "text", "value": "real",
+        **SCORED, "construction": "text", "metric": "text", "filter": "text", "value": "real",
         "standard_error": "real", "items": "count",
     },
     # one row per model, multiple-choice task, right answer and answer given (their places, and
     # their texts where all items have the same): the confusion matrix, in long form
     "answers": {
-        **_EVALUATED, "gold": "count", "given": "count", "gold_text": "text", "given_text": "text",
+        **SCORED, "gold": "count", "given": "count", "gold_text": "text", "given_text": "text",
         "items": "count",
     },
     # one row per model, task of the same answers for all items, and answer: `items` have it as the
     # right one, to `given` it was given; a quotient that has no denominator is null
     "classes": {
-        **_EVALUATED, "answer": "text", "items": "count", "given": "count", "right": "count",
+        **SCORED, "answer": "text", "items": "count", "given": "count", "right": "count",
         "precision": "real", "recall": "real", "f1": "real",
     },
     # one row per task metric and two sizes on the same items: `model` is the larger, `difference`
     # its value less that of `against`; `only_model`: items that it alone has right; `p_adjusted`
     # holds for all pairs of the metric together, `told_apart` is whether it lies below 0.05
     "pairs": {
-        **_METRIC, "origin": "text", "model": "text", "against": "text", "neighbours": "flag",
+        **METRIC, "origin": "text", "model": "text", "against": "text", "neighbours": "flag",
         "parameters_without_embeddings": "count",
         "against_parameters_without_embeddings": "count", "budget": "count",
         "against_budget": "count", "seeds": "count", "items": "count", "difference": "real",
@@ -115,7 +118,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     # one row per task metric, over its sizes or budgets: whether signal exceeds noise
     # (derive/tables/screen.py); `freedom` of the noise is null where it is infinite
     "screen": {
-        **_METRIC, "over": "text", "levels": "count", "signal": "real", "noise": "real",
+        **METRIC, "over": "text", "levels": "count", "signal": "real", "noise": "real",
         "noise_source": "text", "freedom": "real", "noise_seeds": "real", "noise_items": "real",
         "noise_checkpoints": "real", "ratio": "real", "needed": "real", "told_apart": "flag",
     },
@@ -137,7 +140,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     # one row per probed cell: what its repeats say together, and what that is of the limits
     "cells": {
-        **_RUN, **_PARAMETERS, "device_kind": "text", "weights": "text", **_WAY, **_CELL,
+        **RUN, **PARAMETERS, "device_kind": "text", "weights": "text", **WAY, **CELL,
         "threads": "count", "status": "text", "reason": "text", "busy": "flag", "load": "real",
         "other_processes": "count", "warmup_repeats": "count", "warmup_variation": "real",
         "repeats": "count", "tokens": "count", "median_seconds": "real",
@@ -153,7 +156,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     # one row per probed cell and repeat
     "speeds": {
-        **_RUN, **_PARAMETERS, **_WAY, "threads": "count", **_CELL, "repeat": "count",
+        **RUN, **PARAMETERS, **WAY, "threads": "count", **CELL, "repeat": "count",
         "tokens": "count", "seconds": "real", "tokens_per_second": "real", "busy": "flag",
         "clock_hertz": "real", "temperature_celsius": "real", "power_watts": "real",
         "joules": "real", "processor_seconds": "real",
@@ -162,19 +165,20 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     # one row per probed cell
     "memory": {
-        **_RUN, **_PARAMETERS, **_WAY, **_CELL, "status": "text", "reason": "text",
+        **RUN, **PARAMETERS, **WAY, **CELL, "status": "text", "reason": "text",
         "peak_bytes": "count", "reserved_bytes": "count", "weight_bytes": "count",
         "kv_bytes": "count", "kv_formula_bytes": "count", "activation_bytes": "count",
         "training_bytes": "count", "baseline_bytes": "count", "peak_source": "text",
     },
     # one row per model, phase and context: the largest batch that fits
     "largest_batches": {
-        **_RUN, **_PARAMETERS, **_WAY, "phase": "text", "context": "count", "batch": "count",
+        **RUN, **PARAMETERS, **WAY, "phase": "text", "context": "count", "batch": "count",
         "status": "text", "reason": "text", "limited_by": "text", "tries": "count",
     },
     # one row per model, prompt and way of decoding
     "samples": {
-        **_RUN, **_TRAINED, "state": "text", **_PARAMETERS, "prompt": "text", "decoding": "text",
+        **RUN, **TRAINED, "state": "text", **TUNED, "before": "flag", "fuse": "text",
+        **PARAMETERS, "prompt": "text", "decoding": "text",
         "sample_seed": "count", "text": "text",
     },
     # one row per part of a prepared corpus
@@ -196,13 +200,15 @@ COLUMNS: dict[str, dict[str, str]] = {
         "run": "text", "task": "text", "items": "count", "metric": "text", "chance": "real",
         "higher_is_better": "flag", "description": "text", "left_out": "text",
     },
+    **TUNING,
+    **FUSION,
     # one row per forecast file, held-out training and level of the interval: what was foretold
     # (an endless interval ends at infinity), and what was then measured. `run_status` and `loss`
     # are the training's, `error_percent` is of the loss (above 0: foretold too high), `before` is
     # whether it was written before the training began; `covered` is the back-test's share
     "forecasts": {
         "forecast": "text", "written": "real", "law": "text", "status": "text", "why": "text",
-        "runs_used": "count", "run": "text", "model": "text", **_TRAINED, "params": "count",
+        "runs_used": "count", "run": "text", "model": "text", **TRAINED, "params": "count",
         "tokens": "count", "flops": "real", "point": "real", "level": "real", "low": "real",
         "high": "real", "covered": "real", "run_status": "text", "loss": "real",
         "error_percent": "real", "inside": "flag", "before": "flag",
@@ -212,7 +218,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "score_forecasts": {
         "forecast": "text", "written": "real", "task": "text", "metric": "text", "filter": "text",
         "law": "text", "status": "text", "why": "text", "runs_used": "count", "run": "text",
-        "evaluation": "text", "model": "text", **_TRAINED, "params": "count", "tokens": "count",
+        "evaluation": "text", "model": "text", **TRAINED, "params": "count", "tokens": "count",
         "flops": "real", "point": "real", "level": "real", "low": "real", "high": "real",
         "covered": "real", "run_status": "text", "value": "real", "standard_error": "real",
         "error": "real", "inside": "flag", "before": "flag",
@@ -236,3 +242,5 @@ COLUMNS: dict[str, dict[str, str]] = {
 
 # tables of what evaluations gave
 EVALUATED = ("scores", "constructions", "answers", "classes", "samples")
+# tables of what probes gave
+PROBED = ("cells", "speeds", "memory", "largest_batches")

@@ -11,7 +11,7 @@ from llama_bench.derive.tables.study_tables import Row
 
 
 def rows(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
-    about = entry.about("budget", "seed", "data", "state")
+    about = entry.about("budget", "seed", "data", "state", "before", "fuse") | entry.tuning
     suite = {"suite": entry.labels.get("suite")}
     for table in ("scores", "constructions", "answers"):
         for found in result.get(table, []):

@@ -31,7 +31,7 @@ Values = dict[tuple[str, str, str], Any]
 def rows(entries: list[Entry]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows of `pairs` from the evaluations among `entries`."""
     for (suite, _), models in sorted(_models(entries).items(), key=str):
-        values = {model: _mean([_values(entry) for entry in runs]) for model, runs in models}
+        values = {model: _mean([of_items(entry) for entry in runs]) for model, runs in models}
         tasks = dict.fromkeys(key for model, _ in models for key in values[model])
         for task in sorted(tasks):
             found = list(_compared(task, models, values))
@@ -49,7 +49,7 @@ def _models(entries: list[Entry]) -> dict[tuple, list[tuple[str, list[Entry]]]]:
         labels = entry.labels
         if entry.verb != "evaluate" or entry.status != "ok":
             continue
-        if labels.get("state") or labels.get("data") or not _size(entry):
+        if labels.get("state") or labels.get("data") or entry.altered or not _size(entry):
             continue
         found[labels.get("suite"), entry.origin][labels.get("model")].append(entry)
     models = {}
@@ -114,7 +114,7 @@ def _mean(found: list[Values]) -> Values:
     return mean
 
 
-def _values(entry: Entry) -> Values:
+def of_items(entry: Entry) -> Values:
     """Every item's value of every metric that is compared; empty where the items are not kept."""
     path = entry.folder / "items.parquet"
     if not path.exists():

@@ -16,6 +16,7 @@ from llama_bench.derive.tables.study_tables import Row
 
 _REPEATED = ("processor_seconds", "clock_hertz", "temperature_celsius", "power_watts", "joules")
 _STARTED = ("import_seconds", "load_seconds", "first_token_seconds")
+_MEASURED = ("ok", "ok, busy")
 _FEW = 2  # places named where one reason holds for them all
 
 
@@ -37,13 +38,16 @@ def rows(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
     whole = {name: result.get(name) for name in ("weight_bytes", "baseline_bytes", "peak_source")}
     refused: dict[tuple[str, str | None], list[str]] = {}
     for cell in result.get("cells", []):
+        status = cell.get("status", "ok")
         memory = study_tables.picked("memory", cell)
+        if status in _MEASURED:
+            memory["status"] = "ok"  # which a busy device does not touch
         yield "memory", study_tables.row("memory", **memory | whole | way)
         yield "cells", _cell(entry, result, cell, way)
         yield from _repeats(cell, way, (result.get("device") or {}).get("threads"))
-        if cell.get("status", "ok") != "ok":
+        if status not in _MEASURED:
             place = "{phase}, batch {batch}, context {context}".format(**cell)
-            refused.setdefault((cell["status"], cell.get("reason")), []).append(place)
+            refused.setdefault((status, cell.get("reason")), []).append(place)
     for row in result.get("largest_batches") or []:
         values = study_tables.picked("largest_batches", row) | way
         yield "largest_batches", study_tables.row("largest_batches", **values)
@@ -58,7 +62,7 @@ def rows(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
 def _way(entry: Entry, result: dict[str, Any]) -> dict[str, Any]:
     """Which model was probed, on what device and how: the columns of every row."""
     spec = entry.record.spec
-    return entry.about() | {
+    return entry.about("fuse", "members") | {
         "device": _called(result.get("device") or {}),
         "engine": spec.get("engine") or "transformers",
         "precision": spec.get("precision") or "float32",
@@ -75,7 +79,9 @@ def _cell(entry: Entry, result, cell: dict[str, Any], way) -> dict[str, Any]:
     values = study_tables.picked("cells", cell, but=("sampling_seconds",))
     values |= way | study_tables.picked("cells", result, but=("device", "engine"))
     values |= {"device_kind": device.get("kind"), "threads": device.get("threads")}
-    values |= repeats.summary(found) | roofline.work(cell, result, entry.record.spec)
+    rounds = cell.get("round_repeats")
+    values |= repeats.summary(found, rounds, alone(cell, device.get("threads")))
+    values |= roofline.work(cell, result, entry.record.spec)
     for column, times in (
         ("sampling_seconds", cell.get("sampling_seconds")),
         ("median_processor_seconds", cell.get("processor_seconds")),
@@ -91,6 +97,15 @@ def _cell(entry: Entry, result, cell: dict[str, Any], way) -> dict[str, Any]:
             # the counter moves in steps: only the sum over the cell means something
             values["joules_per_token"] = sum(joules) / (tokens * len(found))
     return study_tables.row("cells", **values)
+
+
+def alone(cell: dict[str, Any], threads: int | None) -> list[float] | None:
+    """Of a cell that was timed beside other programs: what its repeats took of each thread's
+    processor, or, where nobody counted that, their seconds; None of a quiet one."""
+    if not cell.get("busy"):
+        return None
+    spent = cell.get("processor_seconds")
+    return [each / threads for each in spent] if spent and threads else cell["seconds"]
 
 
 def _repeats(cell: dict[str, Any], way, threads: int | None) -> Iterator[Row]:

@@ -23,16 +23,16 @@ def work(cell: dict[str, Any], result: dict[str, Any], spec: dict[str, Any]) -> 
 
     2 operations per weight of a product and token, times 3 with the way back; 4 x layers x width
     for each pair of tokens of which one attends to the other (`Shape.flops_per_token`). Prefill
-    applies the head to the last position only. Of a pretrained model the shape is not in the
-    record, and attention is left out.
+    applies the head to the last position only. Every token attends to all before it: a model whose
+    layers look back on a window alone computes less.
     """
     counts = result.get("parameters")
-    if cell.get("status", "ok") != "ok" or not counts or not cell.get("tokens"):
+    if not counts or not cell.get("tokens"):  # none of what was not measured
         return {}
     phase, batch, context, tokens = (cell[key] for key in ("phase", "batch", "context", "tokens"))
     head = _table(counts)
     layers = counts["in_matrix_products"] - head
-    attention = 4 * _attended_width(spec)
+    attention = 4 * _attended_width(result, spec)
     if phase == "train":
         return {"flops": 3 * tokens * (2 * (layers + head) + attention * context / 2)}
     read = _weight_bytes_read(counts, head, result, spec)
@@ -59,12 +59,15 @@ def _table(counts: dict[str, int]) -> int:
     return tables // 2 if once > 0 and round(tables / once) >= 2 else tables
 
 
-def _attended_width(spec: dict[str, Any]) -> int:
-    shape = spec.get("model")
-    if not shape:
-        return 0
-    shape = Shape.model_validate(shape)
-    return shape.layers * shape.width
+def _attended_width(result: dict[str, Any], spec: dict[str, Any]) -> int:
+    """Layers x heads x head size, of all members where several models answer as one. What the
+    record tells holds of a pretrained model too; one without it tells of a shape alone."""
+    told = result.get("members") or ([result["shape"]] if result.get("shape") else [])
+    if told:
+        return sum(each["layers"] * each["heads"] * each["head_size"] for each in told)
+    asked = spec.get("members") or ([spec["model"]] if spec.get("model") else [])
+    shapes = [Shape.model_validate(each) for each in asked]
+    return sum(shape.layers * shape.width for shape in shapes)
 
 
 def _weight_bytes_read(counts, head: int, result, spec) -> float | None:

@@ -6,18 +6,24 @@ names of docs/protocol.md, and what a record does not say is null.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from llama_bench.derive.entry import Entry
-from llama_bench.derive.tables import evaluated, failures, probed, study_tables
+from llama_bench.derive.tables import (
+    curve_file,
+    evaluated,
+    failures,
+    fused,
+    probed,
+    study_tables,
+    tuned,
+)
 from llama_bench.derive.tables.study_tables import Row
-from llama_bench.fields import UserError
 from llama_bench.shape import Shape
 
 _TRAINED = ("budget", "seed", "data")
-_ROLE = ("flop_budget", "role", "factor", "same_text")
+_ROLE = ("flop_budget", "role", "factor", "fuse", "same_text")
 
 
 def of(entry: Entry) -> Iterator[Row]:
@@ -27,15 +33,22 @@ def of(entry: Entry) -> Iterator[Row]:
         return
     yield "provenance", _provenance(entry)
     if entry.status != "ok":
-        yield failures.row(entry, entry.verb, entry.status, entry.record.reason)
+        yield failures.row(entry, _asked(entry), entry.status, entry.record.reason)
     yield from _BY_VERB[entry.verb](entry, entry.record.result)
+
+
+def _asked(entry: Entry) -> str:
+    """The verb, and of a fine-tuning or a fusion the name that the study gives it."""
+    named = entry.labels.get("finetune") or entry.labels.get("fuse")
+    return f"{entry.verb} {named}" if named else entry.verb
 
 
 def _run(entry: Entry) -> dict[str, Any]:
     record, labels = entry.record, entry.labels
     seconds = record.seconds if record else {}
     provenance = record.provenance if record else {}
-    known = {name: labels.get(name) for name in ("model", "budget", "seed", "data", "suite")}
+    names = ("model", "budget", "seed", "data", "suite", "fuse")
+    known = {name: labels.get(name) for name in names} | entry.tuning
     return study_tables.row(
         "runs",
         id=entry.id,
@@ -117,7 +130,7 @@ def _train(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
             yield "ladder", _point("ladder", training)
         if training["same_text"]:
             yield "repetition", _point("repetition", training)
-    yield from _curve(entry)
+    yield from curve_file.rows(entry, "curves", "tokens", entry.about(*_TRAINED))
 
 
 def _point(table: str, training: dict[str, Any]) -> dict[str, Any]:
@@ -133,37 +146,13 @@ def _point(table: str, training: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _curve(entry: Entry) -> Iterator[Row]:
-    path = entry.folder / "curve.csv"
-    if not path.exists():
-        return
-    about = study_tables.picked("curves", entry.about(*_TRAINED))
-    with open(path, encoding="utf-8", newline="") as file:
-        for line, point in enumerate(csv.DictReader(file), start=2):
-            try:
-                found = {name: _number(text) for name, text in point.items()}
-                if found["tokens"] is None:
-                    raise ValueError("tokens are missing")
-                yield (
-                    "curves",
-                    study_tables.row("curves", **study_tables.picked("curves", found), **about),
-                )
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise UserError(
-                    f"{path}: line {line} is no point of a loss curve ({error}); "
-                    "delete the run's folder to make it again"
-                ) from None
-
-
-def _number(text: str) -> float | None:
-    value = float(text) if text.strip() else None
-    return value if value is not None and abs(value) < float("inf") else None
-
-
 _BY_VERB: dict[str, Callable[[Entry, dict[str, Any]], Iterator[Row]]] = {
     "prepare": _prepare,
     "tasks": _tasks,
+    "examples": tuned.examples,
     "train": _train,
+    "finetune": tuned.finetune,
+    "fuse": fused.rows,
     "evaluate": evaluated.rows,
     "limits": probed.limits,
     "probe": probed.rows,

@@ -43,7 +43,8 @@ Row = dict[str, Any]
 
 def rows(scores: list[Row], pairs: list[Row]) -> Iterator[tuple[str, Row]]:
     """Rows of `screen` from those of `scores` and `pairs`; of trained models if there are some."""
-    known = [s for s in scores if s["value"] is not None and s["state"] is s["data"] is None]
+    beside = ("state", "data", "finetune", "fuse", "before")
+    known = [s for s in scores if s["value"] is not None and not any(s[name] for name in beside)]
     trained = [score for score in known if score["origin"] == "trained"]
     tasks = defaultdict(list)
     for score in trained or known:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from llama_bench.derive.tables.columns import COLUMNS, EVALUATED
+from llama_bench.derive.tables.columns import COLUMNS, EVALUATED, PROBED
 from llama_bench.fields import UserError
 
 Row = tuple[str, dict[str, Any]]  # (table, row)
@@ -84,14 +84,23 @@ def read(runs_table: Path) -> dict[str, Any]:
 
 def own_ladder(frames: dict[str, Any]) -> dict[str, Any]:
     """The same tables with the study's own ladder alone: models are compared that were trained on
-    one text by one recipe. What was trained beside it is compared with it, by itself."""
+    one text by one recipe. What was trained beside it, fine-tuned or fused is compared with it, by
+    itself."""
     kept = dict(frames)
     for name in ("trainings", "curves", *EVALUATED):
         kept[name] = frames[name][frames[name]["data"].isna()]
     for name in EVALUATED:
-        kept[name] = kept[name][kept[name]["state"].isna()]
+        kept[name] = kept[name][kept[name]["state"].isna() & as_trained(kept[name])]
+    for name in PROBED:
+        kept[name] = frames[name][frames[name]["members"].isna()]
     trainings = kept["trainings"]
     kept["trainings"] = trainings[trainings["role"] == "ladder"]
     beside = set(trainings["run"]) - set(kept["trainings"]["run"])
     kept["curves"] = kept["curves"][~kept["curves"]["run"].isin(beside)]
     return {name: frame.reset_index(drop=True) for name, frame in kept.items()}
+
+
+def as_trained(frame):
+    """Which rows of a table of evaluations are of models as they were trained or loaded, on what
+    all are asked: neither fine-tuned nor fused, and no base on the task of a fine-tuning."""
+    return frame["finetune"].isna() & frame["fuse"].isna() & frame["before"].isna()

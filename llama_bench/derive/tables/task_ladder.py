@@ -31,7 +31,7 @@ def rows(ladder: list[Row], scores: list[Row], entries: list[Entry]) -> list[Row
     tasks: dict[str, dict[tuple, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
     for score in scores:
         run = training.get(score["run"])
-        if run and score["state"] is None and score["value"] is not None:
+        if run and score["state"] is score["before"] is None and score["value"] is not None:
             tasks[run][score["suite"], score["task"]][score["metric"]] = score
     asked = [row for row in ladder if row["run"] in tasks]
     usable = [{key for key, found in tasks[row["run"]].items() if _usable(found)} for row in asked]

@@ -78,6 +78,6 @@ def _busy(cells) -> str:
         return ""
     return (
         f"Other programs were running while {disturbed} of {show.plural(len(timed), 'cell')} were "
-        "timed, which makes their times longer than the model’s own; they are marked as busy, in "
-        "figures by hollow marks."
+        "timed, which makes their times longer than the model’s own; their status is “ok, busy”, "
+        "and in figures they are hollow marks."
     )

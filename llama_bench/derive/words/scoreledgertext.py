@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llama_bench.derive.tables import main_metric
 from llama_bench.derive.words import ledgertext, scores, show
 
 KEYS = ("forecast", "run", "task", "metric", "filter")
@@ -31,13 +32,14 @@ def words(ledger: list[dict[str, Any]]) -> list[str]:
         f"Task scores are forecast in the same way, from those of {first['runs_used']:.0f} other "
         "runs: for every task the back-test takes a "
         "sigmoid of compute (direct), or compute to the loss of the task and that to its score "
-        "(two_step); bits per byte are forecast as a loss."
+        "(two_step); chrF, BLEU and ROUGE as parts of the best score there is, bits per byte as a "
+        "loss."
     )
     said = [text]
     if scored:
         level = max(set.intersection(*(set(point["intervals"]) for point in scored)))
         inside = sum(bool(point["intervals"][level]["inside"]) for point in scored)
-        shares = [p for p in scored if p["metric"] != "bits_per_byte"]
+        shares = [p for p in scored if p["metric"] in main_metric.SHARES]
         off = ""
         if shares:
             mean = 100 * sum(abs(point["error"]) for point in shares) / len(shares)

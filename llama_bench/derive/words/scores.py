@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from llama_bench.derive.tables import main_metric
 from llama_bench.derive.words import show
 
@@ -25,6 +29,8 @@ METRICS = {
 # multiple choice the bits per byte, which have more signal for their noise (Heineman et al. 2025)
 _SMOOTH = ("gold_bits_per_byte", "gold_probability", "token_f1", "f1", "chrf", "rougeL", "rouge1")
 WIDTH = 1.96  # standard errors: a 95 % interval of a normal mean
+# means of right (1) or wrong (0) over the items
+COUNTED = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match")
 BLURRED = "†"  # behind a task that cannot tell sizes apart
 KEYS = ["suite", "task", "metric", "filter"]
 # the same number as bits per byte in another dress, where that stands beside them
@@ -65,6 +71,38 @@ def blurred(tables) -> set[tuple]:
     return set(told.loc[~told["told_apart"].astype(bool), KEYS].itertuples(index=False, name=None))
 
 
+def interval(metric: str, value: float, error: float | None, items: float | None):
+    """(low, high) of a score, 95 %; None where nothing is known of it.
+
+    Of a share of right items Wilson's (1927, JASA 22, 209; without his continuity correction): it
+    stays within 0 and 1, and none right of twenty has one too, where the normal one has no width.
+    Of all else the value and WIDTH standard errors, within 0 and 1 where the metric is.
+    """
+    if metric in COUNTED and not show.absent(items) and items > 0 and 0 <= value <= 1:
+        weight = WIDTH**2 / items
+        middle = (value + weight / 2) / (1 + weight)
+        reach = math.sqrt(weight * (value * (1 - value) + weight / 4)) / (1 + weight)
+        # at the ends one limit is the value itself, but for rounding
+        return min(value, max(0.0, middle - reach)), max(value, min(1.0, middle + reach))
+    if show.absent(error):
+        return None
+    low, high = value - WIDTH * error, value + WIDTH * error
+    if metric in (*main_metric.SHARES, "gold_probability") and 0 <= value <= 1:
+        low, high = max(0.0, low), min(1.0, high)
+    return low, high
+
+
+def bars(means) -> np.ndarray:
+    """(2, rows): how far the interval of each row (metric, value, error, items) reaches below and
+    above its value; 0 where nothing is known of it."""
+    reach = np.zeros((2, len(means)))
+    for place, row in enumerate(means.itertuples()):
+        found = interval(row.metric, row.value, row.error, row.items)
+        if found is not None:
+            reach[:, place] = row.value - found[0], found[1] - row.value
+    return reach
+
+
 def task_name(task: str) -> str:
     return task.removeprefix("heldout_").replace("_", " ")
 
@@ -92,12 +130,16 @@ def above_chance(tables) -> str:
     largest = largest.drop_duplicates(KEYS)
     if not len(largest):
         return ""
-    sign = largest["higher_is_better"].map({True: 1.0, False: -1.0}).astype(float)
-    clear = sign * (largest["value"] - largest["chance"]) > WIDTH * largest["standard_error"]
+    clear = largest.apply(_beyond_chance, axis=1).astype(bool)
     names = [f"{task}" for task in largest.loc[clear, "task"]]
     others = [f"{task}" for task in largest.loc[~clear, "task"]]
     text = (
-        f"The largest model, {largest['model'].iloc[0]}, is better than guessing by more than "
-        f"{WIDTH} standard errors on {len(names)} of {show.plural(len(largest), 'task')}"
+        f"The largest model, {largest['model'].iloc[0]}, is better than guessing beyond its "
+        f"95 % interval on {len(names)} of {show.plural(len(largest), 'task')}"
     )
     return text + (f"; not on {show.listed(others)}." if others else ".")
+
+
+def _beyond_chance(row) -> bool:
+    low, high = interval(row["metric"], row["value"], row["standard_error"], row["items"])
+    return low > row["chance"] if row["higher_is_better"] else high < row["chance"]

@@ -11,6 +11,7 @@ from lm_eval.models.utils import resolve_max_length
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from llama_bench.measure import model
+from llama_bench.measure.ensemble_model import EnsembleConfig
 from llama_bench.measure.evaluation import loading, served_lm
 from llama_bench.measure.evaluation.answering import AnsweringLM
 from llama_bench.measure.evaluation.lm import CausalLM
@@ -72,6 +73,8 @@ def _served(spec: EvaluateSpec, source: Path | None, folder: Path):
             where, revision=revision or "main", trust_remote_code=trusted
         )
         tokenizer = loading.load_tokenizer(where, revision, trusted)
+    if isinstance(config, EnsembleConfig):
+        raise Refusal("refused", "vllm serves one model, no ensemble; use engine: transformers")
     with torch.device("meta"):
         counts = model.count(AutoModelForCausalLM.from_config(config, trust_remote_code=trusted))
     length = resolve_max_length(config, tokenizer)

@@ -49,8 +49,8 @@ class AnsweringLM(LM):
         self.remarks = Remarks()
 
     @abstractmethod
-    def score(self, questions: list[list[Scored]]) -> Iterator[tuple[int, float, bool]]:
-        """(request, log-likelihood in nats, greedy) of every sequence of every question."""
+    def score(self, asked: list[Scored]) -> Iterator[tuple[int, float, bool]]:
+        """(request, log-likelihood in nats, greedy) of every sequence, in any order."""
 
     @abstractmethod
     def write(self, prompts: list[list[int]], new: int, stops: list[str], **settings) -> list[str]:
@@ -70,27 +70,25 @@ class AnsweringLM(LM):
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list:
         """(log-likelihood in nats, whether it is the greedy answer) of each continuation."""
         pairs = self.encoding.pairs([request.args[:2] for request in requests])
-        questions: dict[tuple, list] = defaultdict(list)
+        asked, answers = [], [IMPOSSIBLE] * len(requests)
         for number, (request, pair) in enumerate(zip(requests, pairs, strict=True)):
             self.remarks.note(request, pair)
             if pair.ids:
-                question = questions[request.task_name, request.doc_id]
-                question.append((number, pair.ids, pair.start))
-        answers = [IMPOSSIBLE] * len(requests)
-        for number, total, greedy in self.score(list(questions.values())):
+                asked.append((number, pair.ids, pair.start))
+        for number, total, greedy in self.score(asked):
             answers[number] = (total, greedy)
         return answers
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list:
         """Log-likelihood in nats of each whole text, in windows that overlap by one token."""
         texts = self.encoding.rolling([request.args[0] for request in requests])
-        questions, answers = [], [0.0] * len(requests)
+        asked, answers = [], [0.0] * len(requests)
         for number, (request, text) in enumerate(zip(requests, texts, strict=True)):
             self.remarks.note(request, text)
             windows = get_rolling_token_windows(text.ids, self.encoding.start, self.window, 1)
             for context, scored in map(make_disjoint_window, windows):
-                questions.append([(number, [*context, *scored], len(context))])
-        for number, total, _ in self.score(questions):
+                asked.append((number, [*context, *scored], len(context)))
+        for number, total, _ in self.score(asked):
             answers[number] += total
         return answers
 

@@ -1,15 +1,16 @@
 """A causal model as lm-eval's `LM`: what it asks is answered in few, full, exact passes.
 
 lm-eval's own (`HFLM`) passes the context of a question once per choice and computes logits for
-every token; here the choices of one question share one context, side by side in one sequence,
-each seeing the context and itself alone, and the output head works on the scored end only.
-Sequences of like length share a pass, bounded by tokens rather than rows; a pass that does not
-fit into memory is halved.
+every token; here what sequences share is passed once (packing.py, stems.py), and the output head
+works only where something is asked. Rows of like length share a pass, bounded by tokens rather
+than rows; a pass that does not fit into memory is halved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 from lm_eval.models.utils import resolve_max_length
@@ -18,12 +19,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from llama_bench.measure.evaluation import generation
 from llama_bench.measure.evaluation.answering import AnsweringLM
 from llama_bench.measure.evaluation.halving import in_halves
-from llama_bench.measure.evaluation.packing import Pack, Scored, mask, packed
+from llama_bench.measure.evaluation.packing import Row, Scored, mask, rows
+from llama_bench.measure.evaluation.stems import Stem, grouped, is_plain
+from llama_bench.measure.model import parts
 from llama_bench.records import Refusal
 
-# tokens that one pass takes (a CPU's for each thread: more are no faster, and pad more), and
-# numbers that its output head may write
-PASS = {"cpu": (512, 2**26), "cuda": (65_536, 2**28)}
+# Of one pass: tokens (a CPU's for each thread: more are no faster, and pad more), tokens whose keys
+# and values it holds with those of its stem, and numbers that its output head may write.
+PASS = {"cpu": (512, 8_192, 2**26), "cuda": (65_536, 131_072, 2**28)}
 
 
 class CausalLM(AnsweringLM):
@@ -39,84 +42,110 @@ class CausalLM(AnsweringLM):
         window = resolve_max_length(model.config, tokenizer)
         super().__init__(tokenizer, window, bos, settings)
         self.model = model
+        # a token's products are 12 width^2 weights a layer, its attention 2 width for every key, at
+        # half the speed
+        self._products = None
+        if is_plain(model):
+            widths = [part.config.get_text_config().hidden_size for part in parts(model)]
+            self._products = 3 * max(widths)
 
     @property
-    def _room(self) -> tuple[int, int]:
-        tokens, numbers = PASS[self.model.device.type]
+    def _room(self) -> tuple[int, int, int]:
+        tokens, held, numbers = PASS[self.model.device.type]
         many = torch.get_num_threads() if self.model.device.type == "cpu" else 1
-        return tokens * many, numbers
+        return tokens * many, held * many, numbers
 
-    def score(self, questions: list[list[Scored]]) -> Iterator[tuple[int, float, bool]]:
-        yield from self._score([pack for question in questions for pack in packed(question)])
-
-    def _score(self, packs: list[Pack]) -> Iterator[tuple[int, float, bool]]:
-        """(request, log-likelihood, greedy) of everything in the packs."""
+    @torch.inference_mode()
+    def score(self, asked: list[Scored]) -> Iterator[tuple[int, float, bool]]:
         done = 0
-        for batch in self._batches(packs):
-            yield from in_halves(self._pass, batch)
-            done += len(batch)
-            self.progress(done, len(packs))
+        groups = grouped(asked) if self._products else [(0, asked)]
+        for length, sequences in groups:
+            stem = Stem(self.model, sequences[0][1][:length])
+            own = [(number, ids[length:], start - length) for number, ids, start in sequences]
+            for batch in self._batches(rows(own, self._products), length):
+                yield from in_halves(partial(self._pass, stem), batch)
+                done += sum(len(row.scored) for row in batch)
+                self.progress(done, len(asked))
 
-    def _batches(self, packs: list[Pack]) -> Iterator[list[Pack]]:
-        """Packs of like length, as many as a pass may hold."""
-        most, logits = self._room
-        outputs = logits // self.model.get_output_embeddings().weight.shape[0]
-        batch: list[Pack] = []
-        longest = end = 0
-        for pack in sorted(packs, key=lambda p: (len(p.ids), p.end), reverse=True):
-            longest, end = max(longest, len(pack.ids)), max(end, pack.end)
-            many = len(batch) + 1
-            if batch and (many * longest > most or many * end > outputs):
+    def _batches(self, laid: Iterable[Row], stem: int) -> Iterator[list[Row]]:
+        """Rows of like length, as many as a pass may hold."""
+        tokens, held, numbers = self._room
+        most = numbers // self.model.get_output_embeddings().weight.shape[0]
+        batch: list[Row] = []
+        longest = outputs = 0
+        for row in sorted(laid, key=lambda row: len(row.ids), reverse=True):
+            many, outputs = len(batch) + 1, outputs + row.outputs
+            full = many * longest > tokens or many * (stem + longest) > held or outputs > most
+            if batch and full:
                 yield batch
-                batch, longest, end = [], len(pack.ids), pack.end
-            batch.append(pack)
+                batch, outputs = [], row.outputs
+            longest = len(row.ids) if not batch else longest
+            batch.append(row)
         if batch:
             yield batch
 
-    @torch.inference_mode()
-    def _pass(self, batch: list[Pack]) -> list[tuple[int, float, bool]]:
-        """One forward pass; packs are padded on the left, so that their scored ends lie together.
+    def _pass(self, stem: Stem, batch: list[Row]) -> list[tuple[int, float, bool]]:
+        """One forward pass of rows that are padded behind.
 
         Raises Refusal where the model gives no numbers: they would be scored all the same.
         """
-        length, end = max(len(p.ids) for p in batch), max(p.end for p in batch)
-        ids, segment, position = (
-            torch.tensor([[fill] * (length - len(p.ids)) + getattr(p, key) for p in batch])
-            for key, fill in (("ids", 0), ("segment", -1), ("position", 0))
-        )
-        device = self.model.device
-        logits = self.model(
-            input_ids=ids.to(device),
-            attention_mask=mask(segment.to(device), self.model.dtype),
-            position_ids=position.to(device),
-            use_cache=False,
-            logits_to_keep=end,
-        ).logits
-        rows, columns, tokens = [], [], []
-        for row, pack in enumerate(batch):
-            for _, places, foretold in pack.scored:
-                rows += [row] * len(places)
-                columns += [place + end - len(pack.ids) for place in places]
-                tokens += foretold
-        scored = logits[rows, columns].float()
-        wanted = torch.tensor(tokens, device=device)
-        given = torch.log_softmax(scored, dim=-1).gather(1, wanted[:, None])[:, 0]
-        highest = scored.gather(1, wanted[:, None])[:, 0] == scored.amax(-1)
-        highest[highest.clone()] = scored[highest].argmax(-1) == wanted[highest]  # ties: the first
+        places, at, tokens, counts = _asked(batch)
+        logits = self._logits(stem, batch, places).float()
+        at, wanted = (torch.tensor(each, device=logits.device) for each in (at, tokens))
+        given, top = logits[at, wanted], logits.amax(-1)
+        highest = given == top[at]
+        ties = logits[at[highest]].argmax(-1)  # of equal ones the first is taken
+        highest[highest.clone()] = ties == wanted[highest]
+        sums = logits.sub_(top[:, None]).exp_().sum(-1)  # in place: as large as all the rest
+        given = given - top[at] - sums.log()[at]
         if not torch.isfinite(given).all():
             raise Refusal("non-finite", "the model's log-likelihoods are not finite")
-        numbers, counts = zip(
-            *((number, len(places)) for pack in batch for number, places, _ in pack.scored),
-            strict=True,
-        )
         totals = [part.sum().item() for part in given.double().cpu().split(counts)]
         greedy = [bool(part.all()) for part in highest.cpu().split(counts)]
+        numbers = [number for row in batch for number, _, _ in row.scored]
         return list(zip(numbers, totals, greedy, strict=True))
+
+    def _logits(self, stem: Stem, batch: list[Row], places: list[int]) -> torch.Tensor:
+        """The model's logits at places of the rows, these counted through: its output head gets
+        to see no other."""
+        device, length = self.model.device, max(len(row.ids) for row in batch)
+        ids = torch.tensor([row.ids + [0] * (length - len(row.ids)) for row in batch])
+        depth = [row.depth + list(range(len(row.ids), length)) for row in batch]
+        chosen = torch.tensor(places, device=device)
+
+        def at_chosen(_, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+            return (given[0].flatten(0, 1)[chosen],)
+
+        with ExitStack() as hooked:
+            for part in parts(self.model):
+                head = part.get_output_embeddings()
+                hooked.enter_context(head.register_forward_pre_hook(at_chosen))
+            return self.model(
+                input_ids=ids.to(device),
+                attention_mask=mask(batch, stem.length, self.model.dtype, device),
+                position_ids=torch.tensor(depth, device=device) + stem.length,
+                past_key_values=stem.before(len(batch)),
+                use_cache=False,
+            ).logits
 
     def write(self, prompts: list[list[int]], new: int, stops: list[str], **settings) -> list[str]:
         return generation.written(self, prompts, new, stops, **settings)
 
     def prompt_batches(self, numbers: list[int], prompts: list) -> Iterator[list[int]]:
-        most, _ = self._room
+        most, _, _ = self._room
         many = max(1, 8 * most // len(prompts[numbers[0]]))
         return (numbers[first : first + many] for first in range(0, len(numbers), many))
+
+
+def _asked(batch: list[Row]) -> tuple[list[int], list[int], list[int], list[int]]:
+    """The places that foretell something, each once, counted through the padded rows; for every
+    scored token which of these foretells it, and its id; and how many each request has."""
+    length = max(len(row.ids) for row in batch)
+    known: dict[int, int] = {}
+    at, tokens, counts = [], [], []
+    for first, row in enumerate(batch):
+        for _, places, foretold in row.scored:
+            at += [known.setdefault(first * length + place, len(known)) for place in places]
+            tokens += foretold
+            counts.append(len(places))
+    return list(known), at, tokens, counts

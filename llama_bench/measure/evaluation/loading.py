@@ -1,5 +1,5 @@
-"""A model to be asked, and its tokenizer: from a training, a folder or the Hub; refused where it
-would give nonsense, or run somebody's code, without a word.
+"""A model to be asked, and its tokenizer: from a run that made it, a folder or the Hub; refused
+where it would give nonsense, or run somebody's code, without a word.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from llama_bench.specs import EvaluateSpec, TrainSpec
 def named(spec: EvaluateSpec, source: Path | None) -> tuple[str, str | None]:
     """The folder or repository of the model, and its revision on the Hub.
 
-    `source` is the training's record or a model's folder; None for a repository on the Hub."""
+    `source` is the record of the run that made it or a model's folder; None for a repository on
+    the Hub."""
     if source is None:
         return spec.pretrained.repo, spec.pretrained.revision
-    return str(source.parent / "checkpoint" if spec.train else source), None
+    return str(source.parent / "checkpoint" if spec.run else source), None
 
 
 def load(
@@ -36,6 +37,8 @@ def load(
     """The model on the fastest device there is, and its tokenizer."""
     where, revision = named(spec, source)
     device = model.device()
+    if spec.state and not spec.train:
+        raise Refusal("refused", f"{where} has no trunk; state is asked of trainings alone")
     if spec.quantization and (why := quantized.refuses(spec.quantization, device)):
         raise Refusal("refused", why)
     dtype = torch.bfloat16 if spec.quantization else getattr(torch, spec.precision)

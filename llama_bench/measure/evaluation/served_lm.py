@@ -34,8 +34,7 @@ class ServedLM(AnsweringLM):
         super().__init__(tokenizer, length - 2, spec.bos, spec.generation)
         self.server, self._seed = server, spec.seed
 
-    def score(self, questions: list[list[Scored]]) -> Iterator[tuple[int, float, bool]]:
-        asked = [each for question in questions for each in question]
+    def score(self, asked: list[Scored]) -> Iterator[tuple[int, float, bool]]:
         for first in range(0, len(asked), AT_ONCE):
             part = asked[first : first + AT_ONCE]
             told = self._likelihoods([ids for _, ids, _ in part])

@@ -22,9 +22,11 @@ from llama_bench.specs import ProbeSpec
 
 Place = tuple[str, int, int]  # phase, batch, context
 GENERATION = ("prefill", "decode")
+OK, BUSY = "ok", "ok, busy"  # measured; and measured while others took of the device
 
 _MEASURED = (
-    *("tokens", "warmup_repeats", "warmup_variation", "load", "other_processes", "busy"),
+    *("tokens", "round_repeats", "warmup_repeats", "warmup_variation"),
+    *("load", "other_processes", "busy"),
     *(*timing.PER_REPEAT, "sampling_seconds", "compile_seconds", *PARTS),
     *("peak_bytes", "reserved_bytes", "kv_bytes", "kv_formula_bytes", "training_bytes"),
     "activation_bytes",
@@ -46,36 +48,70 @@ class Cells:
         self.instruments = instruments.of(device)
         self.neighbours = neighbours
         self._dtype = probed_model.dtype_of(spec.precision)
+        self.rounds = timing.rounds(spec.repeats, spec.seconds)
+        self._timed: dict[Place, timing.Kept] = {}
         self._sampling: dict[int, list[float] | None] = {}
 
-    def measured(self, engine: Engine, place: Place) -> dict[str, Any]:
-        """The row of a cell that `engine` computes."""
+    def first(self, engine: Engine, place: Place) -> dict[str, Any]:
+        """The row of a cell that `engine` computes: warmed up, its memory, and its first round;
+        all rounds where the engine had to build the cell anew for each."""
         phase, batch, context = place
 
         def measure() -> dict[str, Any]:
             _refuse_beyond(self.config, context)
             work = engine.work(*place)
             self.meter.restart()
-            found = self.timed(work) | self._memory(work, engine, batch * context)
+            found = self._kept(place, work, self.rounds[: None if engine.builds_dearly else 1])
+            found |= self._memory(work, engine, batch * context)
             samples = phase in GENERATION
             return found | {"sampling_seconds": self._sampled(engine, batch) if samples else None}
 
+        return self._cleaned(engine, place, measure)
+
+    def again(self, engine: Engine, row: dict[str, Any], number: int) -> dict[str, Any]:
+        """`row` with one round more: its inputs made anew, and one repeat thrown away."""
+        place = row["phase"], row["batch"], row["context"]
+
+        def measure() -> dict[str, Any]:
+            work = engine.work(*place)
+            if not timing.is_elsewhere(work):
+                timing.once(work, self.device)
+            return row | self._kept(place, work, [self.rounds[number]])
+
+        return self._cleaned(engine, place, measure)
+
+    def _cleaned(self, engine: Engine, place: Place, measure) -> dict[str, Any]:
         row = row_of(place, measure)
         engine.clean()
         memory.release()
         return row
 
-    def timed(self, work: Work, warmup: bool = True) -> dict[str, Any]:
-        """What the clock and the instruments say of `work`, and who else was there."""
-        spec = self.spec
-        rule = {"repeats": spec.repeats, "seconds": spec.seconds, "warmup": warmup}
-        found = timing.measure(work, self.device, self.instruments, **rule)
+    def _kept(self, place: Place, work: Work, rounds: list[tuple[int, float]]) -> dict[str, Any]:
+        """What the clock and the instruments say of `work` in all its rounds so far, and who else
+        was there."""
+        if place not in self._timed:
+            self._timed[place] = timing.Kept(self.device, self.instruments)
+            self._timed[place].warm_up(work, self.spec.seconds)
+        for repeats, seconds in rounds:
+            self._timed[place].keep(work, repeats, seconds)
+        return self._about(work, self._timed[place].found())
+
+    def started(self, work: Work) -> dict[str, Any]:
+        """The same of cold starts, none of which is thrown away."""
+        kept = timing.Kept(self.device, self.instruments)
+        for repeats, seconds in self.rounds:
+            kept.keep(work, repeats, seconds)
+        return self._about(work, kept.found())
+
+    def _about(self, work: Work, found: dict[str, Any]) -> dict[str, Any]:
         others = self.neighbours.count(self.instruments)
         threads = torch.get_num_threads()
+        busy = timing.busy(found["load"], others, os.cpu_count() or 1, threads)
         return found | {
+            "status": BUSY if busy else OK,
             "tokens": work.tokens,
             "other_processes": others,
-            "busy": timing.busy(found["load"], others, os.cpu_count() or 1, threads),
+            "busy": busy,
             "compile_seconds": getattr(work, "compile_seconds", None),
         }
 
@@ -131,7 +167,7 @@ class Cells:
 def row_of(place: Place, measure) -> dict[str, Any]:
     """What `measure()` found, or the status and reason of why it found nothing."""
     row: dict[str, Any] = dict(zip(("phase", "batch", "context"), place, strict=True))
-    row |= {"status": "ok", "reason": None, "seconds": []} | dict.fromkeys(_MEASURED)
+    row |= {"status": OK, "reason": None, "seconds": []} | dict.fromkeys(_MEASURED)
     try:
         return row | measure()
     except Refusal as refusal:

@@ -96,9 +96,10 @@ def _first_token(
     imported = time.monotonic()
     device = devices.find(spec.device, spec.device_name)
     with memory.bounded(device):
-        model = probed_model.loaded(spec, folder, probed_model.dtype_of(spec.precision)).to(device)
+        model = probed_model.loaded(spec, folder, probed_model.dtype_of(spec.precision))
         if spec.precision in quantized.PRECISIONS:
-            quantized.shrink(model, spec.precision)
+            quantized.shrink(model, spec.precision, device)
+        model = model.to(device)
         devices.synchronize(device)
         loaded = time.monotonic()
         kind = static_cache.Prefill if spec.engine == "static" else phases.Prefill

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
+from llama_bench.measure.ensemble_model import EnsembleForCausalLM
 from llama_bench.measure.probing import (
     devices,
     phases,
@@ -42,6 +43,7 @@ class Transformers:
         self.model = probed_model.obtain(spec, config, inputs, device)
         self.dtype = probed_model.dtype_of(spec.precision)
         self._stored_dtype = self.dtype
+        self.builds_dearly = spec.engine == "static"  # each cell is a program to compile
         self.weight_bytes = sum(map(quantized.stored_bytes, self.model.parameters()))
 
     def work(self, phase: str, batch: int, context: int) -> Work:
@@ -71,6 +73,8 @@ class Transformers:
     def _refuse_training(self, static: bool) -> None:
         if static:
             raise Refusal("refused", "a static cache is for generation; transformers trains")
+        if isinstance(self.model, EnsembleForCausalLM):
+            raise Refusal("refused", "an ensemble is not trained: its members are, each by itself")
         if self._spec.precision in quantized.PRECISIONS:
             reason = f"{self._spec.precision} weights are for generation; float32 ones train"
             raise Refusal("refused", reason)
@@ -97,6 +101,8 @@ def refuses(spec: ProbeSpec, device: torch.device) -> str | None:
     if lacks:
         return lacks
     if spec.engine == "vllm":
+        if spec.members:
+            return "vllm serves one model, no ensemble; transformers computes one"
         if spec.precision in quantized.PRECISIONS:
             return f"vllm is probed in float32 and bfloat16, not in {spec.precision}"
         try:

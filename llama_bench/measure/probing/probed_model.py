@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from llama_bench.measure import memory
+from llama_bench.measure import ensemble, memory
 from llama_bench.measure import model as models
+from llama_bench.measure.ensemble_model import EnsembleConfig
 from llama_bench.measure.probing import quantized
 from llama_bench.records import Refusal
 from llama_bench.specs import ProbeSpec
@@ -25,14 +26,17 @@ def dtype_of(precision: str) -> torch.dtype:
 
 
 def is_drawn(spec: ProbeSpec) -> bool:
-    return spec.model is not None or bool(spec.random_weights)
+    return spec.pretrained is None or bool(spec.random_weights)
 
 
 def configuration(spec: ProbeSpec, inputs: list[Path]) -> PreTrainedConfig:
     """Of the model, without its weights. Raises Refusal where there is none."""
-    if spec.model is not None:
+    if spec.pretrained is None:
         room = max(spec.contexts) + (spec.engine == "vllm")  # which counts the token that it draws
-        return models.config_of(spec.model, spec.vocab_size, room)
+        if spec.model is not None:
+            return models.config_of(spec.model, spec.vocab_size, room)
+        shapes = [models.config_of(each, spec.vocab_size, room) for each in spec.members]
+        return ensemble.config_of(shapes)
     named, revision = spec.pretrained.repo, spec.pretrained.revision
     if named:
         models.ask_hub(named, revision)
@@ -63,8 +67,20 @@ def counted(config: PreTrainedConfig) -> dict[str, int]:
     return models.count(drawn(config, torch.bfloat16, torch.device("meta")))
 
 
-def shape(config: PreTrainedConfig) -> dict[str, int]:
-    """What the formulas of operations and cache need, of any configuration."""
+def members(config: PreTrainedConfig) -> list[dict[str, int]] | None:
+    """The shape of each member of an ensemble; None of any other model."""
+    if not isinstance(config, EnsembleConfig):
+        return None
+    return [_shape(member) for member in config.member_configs()]
+
+
+def shape(config: PreTrainedConfig) -> dict[str, int] | None:
+    """What the formulas of operations and cache need, of any configuration; an ensemble has none
+    of its own."""
+    return None if isinstance(config, EnsembleConfig) else _shape(config)
+
+
+def _shape(config: PreTrainedConfig) -> dict[str, int]:
     heads = config.num_attention_heads
     return {
         "layers": config.num_hidden_layers,
@@ -78,9 +94,12 @@ def shape(config: PreTrainedConfig) -> dict[str, int]:
 
 def cache_bytes(config: PreTrainedConfig, tokens: int, dtype: torch.dtype) -> int:
     """What a key-value cache should take: a key and a value per layer, key-value head and token
-    (`Shape.kv_bytes_per_token`, of any configuration)."""
-    of = shape(config)
-    return 2 * of["layers"] * of["kv_heads"] * of["head_size"] * dtype.itemsize * tokens
+    (`Shape.kv_bytes_per_token`, of any configuration); of an ensemble for each member."""
+    numbers = sum(
+        2 * of["layers"] * of["kv_heads"] * of["head_size"]
+        for of in members(config) or [_shape(config)]
+    )
+    return numbers * dtype.itemsize * tokens
 
 
 def drawn(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
@@ -99,10 +118,10 @@ def obtain(
         if is_drawn(spec):
             model = drawn(config, dtype, device)
         else:
-            model = loaded(spec, inputs[0] if inputs else None, dtype).to(device)
+            model = loaded(spec, inputs[0] if inputs else None, dtype)
         if spec.precision in quantized.PRECISIONS:
-            quantized.shrink(model, spec.precision)
-        return model
+            quantized.shrink(model, spec.precision, device)
+        return model.to(device)
     except Exception as error:
         if not memory.is_out_of_memory(error):
             raise

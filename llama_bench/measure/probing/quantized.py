@@ -36,13 +36,15 @@ def refuses(precision: str, device: torch.device) -> str | None:
     return None
 
 
-def shrink(model: nn.Module, precision: str) -> None:
-    """Store the weights of all linear layers in `precision`, in place."""
+def shrink(model: nn.Module, precision: str, device: torch.device | None = None) -> None:
+    """Store the weights of all linear layers in `precision`, in place; on `device`, which each of
+    them enters by itself, so that there need be no room for all of them in bfloat16."""
     from torchao.quantization import quantize_
 
-    device = next(model.parameters()).device
+    device = device or next(model.parameters()).device
     try:
-        quantize_(model, _configuration(model, precision, device))
+        quantize_(model, _configuration(model, precision, device), device=device)
+        model.to(device)  # what is no linear layer
     except Exception as error:  # of many types, by what is missing: kernels, devices, formats
         if isinstance(error, Refusal) or memory.is_out_of_memory(error):
             raise

@@ -1,14 +1,16 @@
 """How long a piece of work takes: warmed up, repeated, every repeat kept.
 
 A first run is slower than the rest (pages are touched, kernels chosen, clocks raised), so work is
-repeated until its time is steady before any is kept. A GPU works behind the program's back:
-events in its own stream time it, and a CPU has a monotonic clock. Neither knows in what state the
-device was, or whose work kept it busy; so its clock, temperature, power and energy, and what other
-processes took of the processor, are written down beside the times.
+repeated until its time is steady before any is kept. What else a machine does comes and goes in
+seconds, so the repeats that are kept come in rounds, spread over the life of the probe. A GPU works
+behind the program's back: events in its own stream time it, and a CPU has a monotonic clock.
+Neither knows in what state the device was, or whose work kept it busy; so its clock, temperature,
+power and energy, and what other processes took of the processor, are written down beside the times.
 """
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from llama_bench.measure.probing.instruments import GpuInstruments, HostInstrume
 
 WINDOW = 5  # repeats that warm-up looks back on
 STEADY = 0.03  # their standard deviation over their mean, below which times are steady
+ROUNDS = 6  # of kept repeats: the range of so many medians holds the true one in 31 of 32 cases
 BUSY_CORES = 0.25  # that others may take of the probe's share before it counts as disturbed
 TELLING_SECONDS = 0.1  # ten ticks of the kernel's clock, by which it counts processor time
 READINGS = ("clock_hertz", "temperature_celsius", "power_watts")
@@ -36,6 +39,55 @@ class Work(Protocol):
     def work(self) -> None: ...
 
 
+class Kept:
+    """The repeats of one piece of work, round by round, and what was read beside them.
+
+    Repeats that follow each other are alike, because whatever disturbs them lasts longer than they
+    do; so they are kept in rounds, between which other work is done where there is any, and how far
+    the rounds lie apart says more of the next probe than how far single repeats do.
+    """
+
+    def __init__(self, device: torch.device, instruments: HostInstruments | GpuInstruments):
+        self._device, self._instruments = device, instruments
+        self._warm: list[float] = []
+        self._rounds: list[list[float]] = []
+        self._readings: list[dict[str, Any]] = []
+        self._others: Others | None = Others()
+
+    def warm_up(self, work: Work, seconds: float) -> None:
+        """Until times are steady, or at the latest when it has lasted half of `seconds` (and two
+        repeats)."""
+        warm, cap = self._warm, warmup_cap(seconds)
+        while not (_variation(warm) < STEADY or (len(warm) >= 2 and sum(warm) >= cap)):
+            warm.append(once(work, self._device))
+
+    def keep(self, work: Work, repeats: int, seconds: float) -> None:
+        """One round: at least `repeats` of them, and as many as last `seconds`."""
+        if is_elsewhere(work):
+            self._others = None  # its own processes are no others
+        kept: list[float] = []
+        with self._others or contextlib.nullcontext():
+            while len(kept) < repeats or sum(kept) < seconds:
+                work.prepare()
+                reading, elapsed = _read(work, self._device, self._instruments)
+                kept.append(elapsed)
+                self._readings.append(reading)
+        self._rounds.append(kept)
+
+    def found(self) -> dict[str, Any]:
+        """`warmup_variation` is the coefficient of variation that the warm-up ended with, None
+        where it had not a window's worth of repeats. The device's readings are lists beside
+        `seconds`, None where the device does not tell."""
+        return {
+            "seconds": [elapsed for kept in self._rounds for elapsed in kept],
+            "round_repeats": [len(kept) for kept in self._rounds],
+            "warmup_repeats": len(self._warm),
+            "warmup_variation": _variation(self._warm) if len(self._warm) >= WINDOW else None,
+            "load": self._others and self._others.load(),
+            **{name: _told([reading[name] for reading in self._readings]) for name in PER_REPEAT},
+        }
+
+
 def measure(
     work: Work,
     device: torch.device,
@@ -44,32 +96,18 @@ def measure(
     seconds: float,
     warmup: bool = True,
 ) -> dict[str, Any]:
-    """`seconds` of each repeat: at least `repeats` of them, and as many as last `seconds`.
+    """Of work that is timed in one go: warmed up, then one round."""
+    kept = Kept(device, instruments)
+    if warmup:
+        kept.warm_up(work, seconds)
+    kept.keep(work, repeats, seconds)
+    return kept.found()
 
-    Warm-up before that ends when times are steady, or at the latest when it has lasted half of
-    `seconds` (and two repeats). `warmup_variation` is the coefficient of variation that it ended
-    with, None where it had not a window's worth of repeats. The device's readings are lists beside
-    `seconds`, None where the device does not tell.
-    """
-    cap = warmup_cap(seconds)
-    warm: list[float] = []
-    while warmup and not (_variation(warm) < STEADY or (len(warm) >= 2 and sum(warm) >= cap)):
-        warm.append(once(work, device))
-    others, kept, readings = Others(), [], []
-    while len(kept) < repeats or sum(kept) < seconds:
-        work.prepare()
-        reading, elapsed = _read(work, device, instruments)
-        kept.append(elapsed)
-        readings.append(reading)
-    load = None if is_elsewhere(work) else others.load()  # its own processes are no others
-    variation = _variation(warm)
-    return {
-        "seconds": kept,
-        "warmup_repeats": len(warm),
-        "warmup_variation": variation if len(warm) >= WINDOW else None,
-        "load": load,
-        **{name: _told([reading[name] for reading in readings]) for name in PER_REPEAT},
-    }
+
+def rounds(repeats: int, seconds: float) -> list[tuple[int, float]]:
+    """(repeats, seconds) of each round, so that all of them together are enough."""
+    count = max(1, min(ROUNDS, repeats))
+    return [(-(-repeats // count), seconds / count)] * count
 
 
 def _read(work: Work, device: torch.device, instruments) -> tuple[dict[str, Any], float]:
@@ -146,19 +184,26 @@ def _variation(times: list[float]) -> float:
 
 
 class Others:
-    """Processor time that this process did not take, from construction on."""
+    """Processor time that this process did not take, while entered."""
 
     def __init__(self):
+        self._spent = (0.0, 0.0, 0.0)
+
+    def __enter__(self) -> Others:
         self._began = self._now()
+        return self
+
+    def __exit__(self, *_) -> None:
+        passed = zip(self._spent, self._now(), self._began, strict=True)
+        self._spent = tuple(before + now - began for before, now, began in passed)
 
     def load(self) -> float | None:
-        """Cores that others kept busy, on average; None after less than TELLING_SECONDS.
+        """Cores that others kept busy, on average; None of less than TELLING_SECONDS.
 
         Counted over the whole machine, other containers and the hypervisor's `steal` included,
         in steps of the kernel's clock (10 ms).
         """
-        now = self._now()
-        wall, busy, own = (after - before for after, before in zip(now, self._began, strict=True))
+        wall, busy, own = self._spent
         return max(0.0, (busy - own) / wall) if wall >= TELLING_SECONDS else None
 
     @staticmethod

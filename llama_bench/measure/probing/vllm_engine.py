@@ -9,6 +9,7 @@ last. Memory is the server's own affair: it reserves most of the GPU in advance.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,17 +21,19 @@ from llama_bench.measure.probing import phases, probed_model, vllm_server
 from llama_bench.records import Refusal
 from llama_bench.specs import ProbeSpec
 
+Draw = Callable[[int, int], list[list[int]]]
+_BLOCK = 256  # tokens, at least what a block of a server's cache holds
+
 
 class Prefill:
     kv_bytes = None
 
-    def __init__(self, server: vllm_server.Server, vocab_size: int, batch: int, context: int):
+    def __init__(self, server: vllm_server.Server, draw: Draw, batch: int, context: int):
         self.server, self.tokens = server, batch * context
-        self._vocab_size, self._shape = vocab_size, (batch, context)
-        self._fresh = torch.Generator().manual_seed(batch * 2**32 + context)
+        self._draw, self._shape = draw, (batch, context)
 
     def prepare(self) -> None:
-        self.prompts = torch.randint(self._vocab_size, self._shape, generator=self._fresh).tolist()
+        self.prompts = self._draw(*self._shape)
 
     def timed(self) -> float:
         return self.server.complete(self.prompts, 1)
@@ -39,12 +42,11 @@ class Prefill:
 class Decode:
     kv_bytes = None
 
-    def __init__(self, server: vllm_server.Server, vocab_size: int, batch: int, context: int):
+    def __init__(self, server: vllm_server.Server, draw: Draw, batch: int, context: int):
         self.server, self.steps = server, phases.window(context)
         self.tokens = batch * self.steps
-        drawn = torch.Generator().manual_seed(0)
         filled = max(1, context - self.steps)  # a server needs a token to begin with
-        self.prompts = torch.randint(vocab_size, (batch, filled), generator=drawn).tolist()
+        self.prompts = draw(batch, filled)
         server.complete(self.prompts, 1)
 
     def prepare(self) -> None:
@@ -67,10 +69,10 @@ class Load:
         log: Path,
         cell: tuple[int, int],
     ):
-        self._server = vllm_server.Server(arguments(spec, config, source, False), log)
+        given = arguments(spec, config, source, False)
+        self._server = vllm_server.Server(given, log, _threads(spec))
         self.tokens = cell[0] * cell[1]
-        drawn = torch.Generator().manual_seed(0)
-        self._prompts = torch.randint(config.vocab_size, cell, generator=drawn).tolist()
+        self._prompts = _drawing(config.vocab_size)(*cell)
         self.parts: dict[str, list[float]] = {"load_seconds": [], "first_token_seconds": []}
 
     def prepare(self) -> None:
@@ -88,18 +90,19 @@ class Engine:
     """The server of one model, for a whole grid."""
 
     weight_bytes = None
+    builds_dearly = False
 
     def __init__(self, spec: ProbeSpec, config: PreTrainedConfig, source: str, folder: Path):
-        self._vocab_size = config.vocab_size
+        self._draw = _drawing(config.vocab_size)
         dummy = probed_model.is_drawn(spec)
         given = arguments(spec, config, source, dummy)
-        self._server = vllm_server.Server(given, folder / "vllm.log").start()
+        self._server = vllm_server.Server(given, folder / "vllm.log", _threads(spec)).start()
 
     def work(self, phase: str, batch: int, context: int) -> Prefill | Decode:
         kinds = {"prefill": Prefill, "decode": Decode}
         if phase not in kinds:
             raise Refusal("refused", f"vllm does not {phase}; the transformers engine does")
-        return kinds[phase](self._server, self._vocab_size, batch, context)
+        return kinds[phase](self._server, self._draw, batch, context)
 
     def try_out(self, phase: str, batch: int, context: int) -> None:
         raise Refusal("refused", "a vllm server takes any batch, and divides it as it sees fit")
@@ -114,6 +117,12 @@ class Engine:
         self._server.close()
 
 
+def _drawing(vocab_size: int) -> Draw:
+    """Prompts of (batch, context) random tokens, none of which comes a second time."""
+    generator = torch.Generator().manual_seed(0)
+    return lambda *shape: torch.randint(vocab_size, shape, generator=generator).tolist()
+
+
 def arguments(spec: ProbeSpec, config: PreTrainedConfig, source: str, dummy: bool) -> list[str]:
     """Of the server: the asked precision, room for the largest cell and one token more; `dummy`
     weights are drawn by itself."""
@@ -122,6 +131,8 @@ def arguments(spec: ProbeSpec, config: PreTrainedConfig, source: str, dummy: boo
     words = ["--model", source, "--served-model-name", "probed", "--dtype", spec.precision]
     words += ["--max-model-len", str(min(room, longest) if longest else room)]
     words += ["--max-num-seqs", str(max(spec.batches)), "--enable-prefix-caching"]
+    if spec.device == "cpu":
+        words += ["--kv-cache-memory-bytes", str(_cache_bytes(spec, config))]
     if dummy:
         words += ["--load-format", "dummy"]
     elif spec.pretrained and spec.pretrained.repo:
@@ -129,6 +140,18 @@ def arguments(spec: ProbeSpec, config: PreTrainedConfig, source: str, dummy: boo
     if spec.pretrained and spec.pretrained.trust_remote_code:
         words += ["--trust-remote-code"]
     return words
+
+
+def _cache_bytes(spec: ProbeSpec, config: PreTrainedConfig) -> int:
+    """Twice the largest cell, in whole blocks: one that is asked for, and one that is kept. Left to
+    itself, a server takes nine tenths of the machine's memory, and does not start beside others."""
+    room = -(-(max(spec.contexts) + 1) // _BLOCK) * _BLOCK
+    dtype = probed_model.dtype_of(spec.precision)
+    return 2 * probed_model.cache_bytes(config, max(spec.batches) * room, dtype)
+
+
+def _threads(spec: ProbeSpec) -> int | None:
+    return torch.get_num_threads() if spec.device == "cpu" else None
 
 
 def described(config: PreTrainedConfig, folder: Path) -> str:

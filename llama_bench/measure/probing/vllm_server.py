@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,8 +25,14 @@ from llama_bench.measure import job
 from llama_bench.records import Refusal
 
 PYTHON = "LLAMA_BENCH_VLLM"
+# the last line of a traceback, behind the name of the process and the place of its report
+_RAISED = re.compile(r"(?:\(.*?\) )?(?:ERROR .*?\] )?(?P<error>[\w.]*(?:Error|Exception): .*)")
 START_SECONDS = 1800.0  # a large model from a slow disk, and its compilation
-_VERSION = "from importlib.metadata import version; print(version('vllm'))"
+# of whichever distribution it comes in: builds for other devices have names of their own
+_VERSION = """
+from importlib.metadata import packages_distributions, version
+print(version(packages_distributions()["vllm"][0]))
+"""
 
 
 def version() -> str:
@@ -44,10 +51,11 @@ def version() -> str:
 
 
 class Server:
-    """`arguments` are vLLM's own. Started by `start`, or by `with`; both return when it answers."""
+    """`arguments` are vLLM's own, `threads` of a CPU those that it computes with. Started by
+    `start`, or by `with`; both return when it answers."""
 
-    def __init__(self, arguments: list[str], log: Path):
-        self._arguments, self._log = arguments, log
+    def __init__(self, arguments: list[str], log: Path, threads: int | None = None):
+        self._arguments, self._log, self._threads = arguments, log, threads
         self._process: subprocess.Popen | None = None
 
     def __enter__(self) -> Server:
@@ -67,6 +75,7 @@ class Server:
                 command,
                 stdout=log,
                 stderr=log,
+                env=os.environ | _threaded(self._threads),
                 start_new_session=True,  # its workers end with it
                 preexec_fn=job._die_with_parent,
             )
@@ -90,12 +99,13 @@ class Server:
         raise Refusal("refused", f"vllm did not answer for {START_SECONDS:.0f} s; see {self._log}")
 
     def _ended(self, how: str) -> Refusal:
-        """What its log says last; the error itself stands above vLLM's own last words."""
+        """The first error in its log: those after it are of who waited for the one that failed."""
         lines = self._log.read_text(errors="replace").splitlines()
-        errors = [line.strip() for line in lines if "Error" in line] or lines[-1:]
+        errors = [found["error"] for line in lines if (found := _RAISED.match(line))]
         full = any("out of memory" in line.lower() for line in lines)
         status = "out-of-memory" if full else "refused"
-        return Refusal(status, f"vllm {how}: {errors[-1] if errors else 'no word'} ({self._log})")
+        said = (errors[:1] or lines[-1:] or ["no word"])[0].strip()
+        return Refusal(status, f"vllm {how}: {said} ({self._log})")
 
     def close(self) -> None:
         """End the server and all that it started."""
@@ -163,6 +173,8 @@ class Server:
             with self._connected(START_SECONDS) as to:
                 to.request("POST", "/v1/completions", body, kind)
                 answer = to.getresponse()
+                if answer.status >= 500:
+                    raise self._ended(f"fails ({answer.status})")
                 if answer.status != 200:
                     said = answer.read().decode(errors="replace").strip()
                     raise Refusal("refused", f"vllm refuses ({answer.status}): {said[:300]}")
@@ -175,6 +187,14 @@ class Server:
     def _connected(self, timeout: float):
         to = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout)
         return contextlib.closing(to)
+
+
+def _threaded(threads: int | None) -> dict[str, str]:
+    """As many as the other engines, and not bound to cores: vLLM's own way keeps one core free of
+    them for its scheduler, and another number would not compare."""
+    if threads is None:
+        return {}
+    return {"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 
 def _events(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:

@@ -80,14 +80,14 @@ class Kind:
     yaml: dict = field(default_factory=dict)
 
 
-def generate(tokens: int, *metrics: Metric) -> Kind:
+def generate(tokens: int, *metrics: Metric, until: str = "\n") -> Kind:
     """Greedy text up to the line's end, `tokens` at most; blanks around it do not count."""
     bare = [{"function": "remove_whitespace"}, {"function": "take_first"}]
     asked = {
         "output_type": "generate_until",
         "doc_to_text": "context",
         "doc_to_target": "target",
-        "generation_kwargs": {"until": ["\n"], "do_sample": False, "max_gen_toks": tokens},
+        "generation_kwargs": {"until": [until], "do_sample": False, "max_gen_toks": tokens},
         "filter_list": [{"name": "none", "filter": bare}],
     }
     return Kind(metrics, asked)

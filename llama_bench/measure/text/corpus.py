@@ -8,7 +8,6 @@ and does not hold is not passed over.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sysconfig
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from llama_bench.fields import UserError
+from llama_bench.measure.text import rows
 from llama_bench.specs import Corpus
-from llama_bench.text_files import READ_ERRORS, kind, opened, trouble
+from llama_bench.text_files import kind, opened
 
 # a plain text file longer than this is many documents, cut at blank lines
 LONG_TEXT_BYTES = 65_536
@@ -37,9 +37,11 @@ def documents(corpus: Corpus, paths: list[Path]) -> Iterator[Document | None]:
     local dataset. Raises UserError naming file and place.
     """
     if corpus.source == "hub":
-        from llama_bench.measure.text.hub import rows
+        from llama_bench.measure.text import hub
 
-        for number, text in enumerate(rows(corpus, paths), 1):
+        found = hub.rows(corpus, paths, [corpus.text_key], "data.corpus", "data.text_key")
+        for number, row in enumerate(found, 1):
+            text = row[corpus.text_key]
             yield document(f"{corpus.repo}:{number}", text) if isinstance(text, str) else None
     elif corpus.source == "files":
         for path in paths:
@@ -83,36 +85,16 @@ def _sources(root: str, left_out: set[str]) -> Iterator[Path]:
 
 
 def _of_file(path: Path, text_key: str | None) -> Iterator[Document | None]:
-    try:
-        if kind(path) == ".parquet":
-            yield from _of_parquet(path, text_key)
-            return
-        with opened(path) as stream:
-            if kind(path) == ".jsonl":
-                yield from _of_jsonl(path, stream, text_key)
-            else:
-                yield from _of_text(path, stream)
-    except UserError:
-        raise
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text (byte {error.start})") from None
-    except READ_ERRORS as error:
-        raise UserError(f"{path}: {trouble(error)}") from None
-
-
-def _of_jsonl(path: Path, stream: BinaryIO, text_key: str) -> Iterator[Document | None]:
-    for number, line in enumerate(stream, 1):
-        if not line.strip():
-            continue
-        try:
-            text = json.loads(line.decode("utf-8-sig"))[text_key] + ""
-        except UnicodeDecodeError:
-            raise UserError(f"{path}: line {number} is not UTF-8 text") from None
-        except (ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{path}: line {number} is no JSON object with a text under {text_key!r}"
-            ) from None
-        yield document(f"{path.name}:{number}", text)
+    if kind(path) in rows.KINDS:
+        for number, row in rows.of_file(path, [text_key], "data.text_key"):
+            text = row[text_key]
+            if kind(path) == ".jsonl" and not isinstance(text, str):
+                raise UserError(f"{path}: line {number} has no text under {text_key!r}")
+            named = f"{path.name}:{number}"
+            yield document(named, text) if isinstance(text, str) else None
+        return
+    with rows.reading(path), opened(path) as stream:
+        yield from _of_text(path, stream)
 
 
 def _of_text(path: Path, stream: BinaryIO) -> Iterator[Document | None]:
@@ -156,28 +138,3 @@ def _cut(held: bytes) -> int:
     while held[most] & 0xC0 == 0x80:  # not within a character
         most += 1
     return most
-
-
-def _of_parquet(path: Path, text_key: str) -> Iterator[Document | None]:
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        if text_key not in file.schema_arrow.names:
-            raise UserError(
-                f"{path}: has no column {text_key!r} (columns: "
-                f"{', '.join(file.schema_arrow.names)}); set data.text_key"
-            )
-        for batch in file.iter_batches(batch_size=1024, columns=[text_key]):
-            for text in batch.column(0):
-                number += 1
-                text = text.as_py()
-                named = f"{path.name}:{number}"
-                yield document(named, text) if isinstance(text, str) else None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: row {number} is not UTF-8 text") from None
-    except (pyarrow.ArrowException, OSError) as error:
-        what = f"after row {number} " if number else ""
-        raise UserError(f"{path}: is no readable Parquet file {what}({error})") from None

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llama_bench import records
+from llama_bench.fields import UserError
 from llama_bench.measure.text.shuffle import Texts
 from llama_bench.measure.text.tokenizer import Encoder
 
@@ -78,6 +79,16 @@ def _strings(values: list[bytes]) -> pa.StringArray:
     return pa.StringArray.from_buffers(
         len(values), pa.py_buffer(ends), pa.py_buffer(b"".join(values))
     )
+
+
+def test_texts(folder: Path) -> list[tuple[str, str]]:
+    """Names and texts of the test documents, sorted. Raises UserError naming the file."""
+    path = folder / TEST
+    try:
+        table = pq.ParquetFile(path).read(["name", "text"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    return sorted(zip(table["name"].to_pylist(), table["text"].to_pylist(), strict=True))
 
 
 def sketches(folder: Path) -> np.ndarray:

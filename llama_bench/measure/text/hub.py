@@ -1,4 +1,4 @@
-"""What comes from the Hugging Face Hub for `prepare`: rows of a dataset, a tokenizer's files.
+"""What comes from the Hugging Face Hub as text: rows of a dataset, a tokenizer's files.
 
 A dataset is streamed: read once, row by row, and never kept as a whole. A folder that the
 `datasets` library can load stands in for a repository and is read in the same way. A Hub that
@@ -13,12 +13,16 @@ from pathlib import Path
 
 from llama_bench.fields import UserError
 from llama_bench.measure.job import Failure
+from llama_bench.measure.text.rows import Row, require
 from llama_bench.sources import TOKENIZER_FILES
 from llama_bench.specs import Corpus, Pretrained
 
 
-def rows(corpus: Corpus, folder: list[Path]) -> Iterator[object]:
-    """What stands under the text key, row by row; `folder` holds a local dataset's folder."""
+def rows(
+    corpus: Corpus, folder: list[Path], columns: list[str], key: str, setting: str
+) -> Iterator[Row]:
+    """Row by row; `folder` holds a local dataset's folder. `key` names the corpus in the
+    configuration, `setting` its columns."""
     import datasets
     from huggingface_hub import errors
 
@@ -32,16 +36,12 @@ def rows(corpus: Corpus, folder: list[Path]) -> Iterator[object]:
             streaming=True,
         )
         for row in dataset:
-            if corpus.text_key not in row:
-                raise UserError(
-                    f"data.corpus: {where}: has no column {corpus.text_key!r} (columns: "
-                    f"{', '.join(row)}); set data.text_key"
-                )
-            yield row[corpus.text_key]
+            require(row, columns, f"{key}: {where}:", setting)
+            yield row
     except (UserError, errors.LocalEntryNotFoundError) as error:
         raise error if isinstance(error, UserError) else unreachable(where, error) from None
     except (FileNotFoundError, ValueError) as error:  # its own errors of what is not there
-        raise UserError(f"data.corpus: {where}: {_line(error)}") from None
+        raise UserError(f"{key}: {where}: {_line(error)}") from None
     except (OSError, RuntimeError) as error:
         raise unreachable(where, error) from None
 

@@ -1,43 +1,52 @@
-"""Weights, gradients and moments of one training, on one or several devices.
+"""Weights, gradients and moments of one training or fine-tuning, on one or several devices.
 
 AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) with decay on matrices only, gradients clipped
 by their norm. A batch that is too large for the memory there is is taken in parts whose gradients
-add up; where not even one sequence fits, layers forget what they can compute again.
+add up; where not even one sequence fits, layers forget what they can compute again. Weights that
+ask for no gradient stay as they are, and are in no state.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 
 from llama_bench.measure import memory
 from llama_bench.measure.training import averaging, parallel, world
-from llama_bench.measure.training.objective import Objective
+from llama_bench.measure.training.objective import IGNORED, Objective
 from llama_bench.measure.training.state import State
 from llama_bench.records import Refusal
-from llama_bench.specs import TrainSpec
+from llama_bench.specs import FinetuneSpec, TrainSpec
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Engine:
-    """What a step needs. `micro_batch`: sequences that this process takes at once."""
+    """What a step needs. `micro_batch`: sequences that this process takes at once. `objective` is
+    the model's plain mean loss unless another is given."""
 
-    def __init__(self, model, spec: TrainSpec, strategy: parallel.Strategy, device: torch.device):
+    def __init__(
+        self,
+        model,
+        spec: TrainSpec | FinetuneSpec,
+        strategy: parallel.Strategy,
+        device: torch.device,
+        objective: torch.nn.Module | None = None,
+    ):
         self.spec, self.device, self.strategy = spec, device, strategy
-        dtype = torch.bfloat16 if spec.precision == "bfloat16" else torch.float32
-        self.objective = Objective(model, dtype).train()
+        self.objective = (objective or Objective(model, getattr(torch, spec.precision))).train()
         self._wrapped = parallel.placed(self.objective, strategy, device)
         self.model = model
-        self.weights = dict(model.named_parameters())  # tied weights are listed once
+        named = model.named_parameters()  # tied weights are listed once
+        self.weights = {name: weight for name, weight in named if weight.requires_grad}
         self.optimizer = self._optimizer()
         self.mean = None
-        if spec.schedule is None:
+        if isinstance(spec, TrainSpec) and spec.schedule is None:
             self.mean = {name: w.detach().clone() for name, w in self.weights.items()}
         self.compiled = False
         self.rows = spec.batch // world.processes()
         self.micro_batch = self.rows
-        # shares of the global batch; DDP and FSDP divide what they add up by their number
-        self._scale = world.processes() / spec.batch_tokens
 
     def _optimizer(self) -> torch.optim.AdamW:
         """Its moments are there from the start, so that memory which suffices for a step
@@ -57,8 +66,7 @@ class Engine:
         return optimizer
 
     def step(self, batch, rate: float) -> torch.Tensor:
-        """One optimizer step; the loss of this process's rows as part of the
-        global batch's mean (x processes), left on the device."""
+        """One optimizer step; the mean loss of this process's rows, left on the device."""
         loss = self.gradients(batch)
         torch.nn.utils.clip_grad_norm_(self.weights.values(), self.spec.clip)
         for group in self.optimizer.param_groups:
@@ -68,13 +76,15 @@ class Engine:
         return loss
 
     def gradients(self, batch, shared: bool = True) -> torch.Tensor:
+        """Of the mean over this process's targets; DDP and FSDP take the mean of those."""
+        scale = 1 / int((batch[1] != IGNORED).sum())
         inputs, targets = (part.to(self.device, non_blocking=True) for part in batch)
         losses = []
         for first in range(0, self.rows, self.micro_batch):
             part = slice(first, first + self.micro_batch)
             last = first + self.micro_batch >= self.rows
             with parallel.gradients_shared(self._wrapped, shared and last):
-                loss = self._wrapped(inputs[part], targets[part], self._scale)
+                loss = self._wrapped(inputs[part], targets[part], scale)
                 loss.backward()
             losses.append(loss.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
@@ -145,14 +155,14 @@ class Engine:
         mean = {name: parallel.whole(tensor) for name, tensor in (self.mean or {}).items()}
         tensors = {"model": self.whole_weights(), "optimizer": moments, "average": mean}
         how = {"micro_batch": self.micro_batch, "checkpointed": self.objective.checkpointed}
-        return State(**{**vars(state), **tensors, **how, "compiled": self.compiled})
+        return replace(state, **tensors, **how, compiled=self.compiled)
 
     def whole_weights(self) -> dict[str, torch.Tensor]:
         return {name: parallel.whole(weight) for name, weight in self.weights.items()}
 
     @torch.no_grad()
     def losses(self, batch) -> torch.Tensor:
-        """Of each token, nats, float32, (windows, context)."""
+        """Of each token, nats, float32, (windows, context); those of IGNORED targets are 0."""
         losses = self.objective(*(part.to(self.device) for part in batch), None)
         parallel.forget_gathered(self.objective)
         return losses

@@ -5,6 +5,9 @@ pass serves generation, caches and many architectures, and at small sizes those 
 than the products. Here stands the same arithmetic alone (Touvron et al. 2023, arXiv 2302.13971,
 section 2.2): RMSNorm, rotary embeddings, causal attention, SwiGLU. A test holds it to the logits of
 the model. A layer is a function of tensors only: compiled once, it serves every layer.
+
+Fine-tuning asks for some of the tokens alone: a target that is `IGNORED` costs nothing, and no head
+is asked about it.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import LlamaForCausalLM
 
 from llama_bench.measure.training import loss
+
+IGNORED = -100  # as transformers marks a target that does not count
+ROPE_WITHOUT_SCALE = ("default", "linear", "llama3")  # fixed angles, and no factor on them
 
 
 def decoder_layer(x, cos, sin, head_size: int, epsilon: float, weights):
@@ -71,21 +77,35 @@ class Block(nn.Module):
         return work(*given)
 
 
+def serves(model: nn.Module) -> bool:
+    """Whether the arithmetic here is that of `model`: a Llama without biases, as most are."""
+    if not isinstance(model, LlamaForCausalLM):
+        return False
+    config = model.config
+    return (
+        not config.attention_bias
+        and not config.mlp_bias
+        and config.hidden_act == "silu"
+        and config.rope_parameters["rope_type"] in ROPE_WITHOUT_SCALE
+    )
+
+
 class Objective(nn.Module):
     """`objective(inputs, targets, scale)`: the sum of the tokens' losses x scale, a scalar with
-    gradients; without a scale the loss of each token, (batch, tokens), without them.
+    gradients; without a scale the loss of each token, (batch, tokens), without them. Only a
+    `masked` one looks for IGNORED targets, whose losses are 0.
 
     `dtype` is that of the products; weights stay float32. `checkpointed` layers keep nothing but
     their input, and are computed again on the way back (Chen et al. 2016, arXiv 1604.06174).
     """
 
-    def __init__(self, model: LlamaForCausalLM, dtype: torch.dtype):
+    def __init__(self, model: LlamaForCausalLM, dtype: torch.dtype, masked: bool = False):
         super().__init__()
         config = model.config
         self.embed, self.norm, self.head = model.model.embed_tokens, model.model.norm, model.lm_head
         self.blocks = nn.ModuleList(Block(each, config.head_dim) for each in model.model.layers)
         self.dtype, self.vocab_size = dtype, config.vocab_size
-        self.checkpointed = False
+        self.checkpointed, self.masked = False, masked
         positions = torch.arange(config.max_position_embeddings).float()
         angles = positions[:, None] * model.model.rotary_emb.inv_freq.cpu()
         self.register_buffer("cos", angles.cos()[:, None], persistent=False)
@@ -101,22 +121,19 @@ class Objective(nn.Module):
 
     def forward(self, inputs, targets, scale: float | None):
         rows = loss.rows_at_once(self.vocab_size, inputs.device)
-        if scale is None:
-            hidden = self.hidden(inputs, decoder_layer)
-            each = loss.of_each_token(
-                hidden.flatten(0, 1), self.head.weight, targets.flatten(), rows, self.dtype
+        hidden = self.hidden(inputs, decoder_layer if scale is None else self._layer).flatten(0, 1)
+        asked, places = targets.flatten(), None
+        if self.masked:
+            places = (asked != IGNORED).nonzero()[:, 0]
+            hidden, asked = hidden[places], asked[places]
+        if scale is not None:
+            return loss.ChunkedCrossEntropy.apply(
+                hidden, self.head.weight, asked, scale, rows, self.dtype, self._chunk
             )
-            return each.view(targets.shape)
-        hidden = self.hidden(inputs, self._layer)
-        return loss.ChunkedCrossEntropy.apply(
-            hidden.flatten(0, 1),
-            self.head.weight,
-            targets.flatten(),
-            scale,
-            rows,
-            self.dtype,
-            self._chunk,
-        )
+        each = loss.of_each_token(hidden, self.head.weight, asked, rows, self.dtype)
+        if places is not None:
+            each = each.new_zeros(targets.numel()).index_copy(0, places, each)
+        return each.view(targets.shape)
 
     def hidden(self, inputs, work) -> torch.Tensor:
         """Normed hidden states (batch, tokens, width), which the head multiplies."""

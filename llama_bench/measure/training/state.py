@@ -90,7 +90,7 @@ def full_disk_told(folder: Path):
         ) from None
 
 
-def load(path: Path, trunk: str) -> State | None:
+def load(path: Path, trunk: str, kind: type[State] = State) -> State | None:
     """None where there is none, it is damaged, or of another trunk; the last two are said."""
     try:
         content = path.read_bytes()
@@ -99,15 +99,15 @@ def load(path: Path, trunk: str) -> State | None:
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         print(f"{path} is damaged and left aside", file=sys.stderr)
         return None
-    state = State(**torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True))
+    state = kind(**torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True))
     if state.trunk != trunk:
         print(f"{path} belongs to another trunk and is left aside", file=sys.stderr)
         return None
     return state
 
 
-def load_newest(folder: Path, trunk: str) -> State | None:
-    return load(folder / NEWEST, trunk) or load(folder / BEFORE, trunk)
+def load_newest(folder: Path, trunk: str, kind: type[State] = State) -> State | None:
+    return load(folder / NEWEST, trunk, kind) or load(folder / BEFORE, trunk, kind)
 
 
 def forget(folder: Path) -> None:

@@ -54,10 +54,16 @@ class Tokens:
 
 
 class Order:
-    """Which windows step s takes: a pure function of seed and step."""
+    """Which windows step s takes: a pure function of seed and step.
 
-    def __init__(self, windows: int, batch: int, seed: int):
-        self.windows, self.batch, self.seed = windows, batch, seed
+    From the step `cooldown[0]` on what is still unread of the epoch is shuffled once more, with the
+    seed `cooldown[1]`: branches of one trunk then read other text, and none that their trunk read.
+    """
+
+    def __init__(
+        self, windows: int, batch: int, seed: int, cooldown: tuple[int, int] | None = None
+    ):
+        self.windows, self.batch, self.seed, self.cooldown = windows, batch, seed, cooldown
         self._epoch, self._shuffled = -1, np.empty(0, dtype=np.int64)
 
     def step(self, step: int) -> np.ndarray:
@@ -72,7 +78,13 @@ class Order:
     def _of_epoch(self, epoch: int) -> np.ndarray:
         if epoch != self._epoch:
             generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
-            self._epoch, self._shuffled = epoch, generator.permutation(self.windows)
+            shuffled = generator.permutation(self.windows)
+            if self.cooldown is not None:
+                first, seed = self.cooldown
+                unread = max(0, first * self.batch - epoch * self.windows)
+                again = np.random.Generator(np.random.PCG64([self.seed, epoch, seed]))
+                shuffled[unread:] = again.permutation(shuffled[unread:])
+            self._epoch, self._shuffled = epoch, shuffled
         return self._shuffled
 
 

@@ -1,4 +1,10 @@
-"""The loss on held-out text: on windows evenly spread over it, the same for every run."""
+"""The loss on held-out text: on windows evenly spread over it, the same for every run.
+
+Where a branch leaves its trunk two more losses are asked for, and of a short training they would
+take more time than is worth while. They are measured on a few of the windows; what they differ
+there from the end's loss is added to the end's on all. Losses of two states of one training go
+together from window to window, so that the difference is known far better than either.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +20,7 @@ from llama_bench.measure.training.tokens import Tokens
 
 VALIDATION_TOKENS = 40_960
 WINDOWS_AT_ONCE = 8
+FEW = 8  # one window in so many
 
 
 class Validation:
@@ -24,22 +31,30 @@ class Validation:
         self._tokens = tokens
         self._windows = np.linspace(0, tokens.windows - 1, wanted).astype(np.int64)
 
-    def losses(self, engine: Engine) -> tuple[np.ndarray, np.ndarray]:
+    def losses(self, engine: Engine, every: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Loss of every held-out token, nats, and the tokens: each (windows, context)."""
         losses, targets = [], []
-        for first in range(0, len(self._windows), WINDOWS_AT_ONCE):
-            batch = self._tokens.take(self._windows[first : first + WINDOWS_AT_ONCE])
+        windows = self._windows[::every]
+        for first in range(0, len(windows), WINDOWS_AT_ONCE):
+            batch = self._tokens.take(windows[first : first + WINDOWS_AT_ONCE])
             losses.append(engine.losses(batch))
             targets.append(batch[1].numpy())
         return torch.cat(losses).double().cpu().numpy(), np.concatenate(targets)
 
-    def loss(self, engine: Engine) -> float:
-        return float(self.losses(engine)[0].mean())
+    def loss_of_few(self, engine: Engine) -> float:
+        return float(self.losses(engine, FEW)[0].mean())
 
     def loss_of_mean(self, engine: Engine) -> float:
-        """Of the running mean of the weights instead of the weights."""
+        """Of the running mean of the weights instead of the weights, on few windows."""
         with _mean_in_place(engine):
-            return self.loss(engine)
+            return self.loss_of_few(engine)
+
+
+def of_all(of_few: float | None, losses: np.ndarray) -> float | None:
+    """A loss on few windows as one on all, by what another's `losses` (windows, context) are."""
+    if of_few is None:
+        return None
+    return of_few + float(losses.mean() - losses[::FEW].mean())
 
 
 @contextlib.contextmanager

@@ -1,0 +1,250 @@
+"""What a fine-tuning bought, in sentences: each from the numbers of its table, with their errors.
+
+"Better" and "worse" are said of differences that are more than chance: by the paired test where
+there is one, else beyond 1.96 standard errors. All else cannot be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llama_bench.derive.words import answertext, finetunings, scores, show
+from llama_bench.derive.words.finetunings import RIGHT, Outcome, Tuning
+from llama_bench.derive.words.measured import Number, less, trend
+from llama_bench.derive.words.scores import WIDTH
+
+
+def words(tables, tuning: Tuning) -> list[str]:
+    methods = tuning.by_method.items()
+    told = (
+        _examples(tables, tuning),
+        *(_gained(tuning, *one) for one in methods),
+        _in_part(tables, tuning),
+        _constant(tables, tuning),
+        _frozen(tuning),
+        _majority(tuning),
+        *(_by_size(tuning, *one) for one in methods),
+        _from_zero(tuning),
+        _data(tuning),
+        _forgotten(tuning),
+        _cost(tables, tuning),
+        _left_out(tables, tuning),
+        _failed(tables, tuning),
+    )
+    return [text for texts in told for text in texts]
+
+
+def _examples(tables, tuning: Tuning) -> Iterator[str]:
+    parts = tuning.parts.set_index("part")
+    if not {"train", "validation", "test"} <= set(parts.index):
+        return
+    counts = [show.exact(parts["examples"][part]) for part in ("train", "validation", "test")]
+    labels = parts["labels"].iloc[0]
+    kind = "The answers are written" if show.absent(labels) else f"{labels:.0f} labels"
+    about = tables["tasks"].loc[tables["tasks"]["task"] == tuning.task, "description"].dropna()
+    said = f"{about.iloc[0][0].upper()}{about.iloc[0][1:].rstrip('.')}. " if len(about) else ""
+    yield (
+        f"{said}{kind}; {counts[0]} examples to train on, {counts[1]} to choose the state that is "
+        f"kept, {counts[2]} to test{_together(parts.loc['test'])}."
+    )
+
+
+def _together(test) -> str:
+    """That examples of one document are alike, which no error here knows of."""
+    if show.absent(test["documents"]) or test["documents"] >= test["examples"]:
+        return ""
+    return (
+        f", from {show.exact(test['documents'])} documents (errors take them as independent, and "
+        "are too small as far as those of one document are alike)"
+    )
+
+
+def _gained(tuning: Tuning, method: str, outcomes: list[Outcome]) -> Iterator[str]:
+    told = [o for o in outcomes if o.gain and o.before and o.after]
+    if not told:
+        return
+    metric = scores.metric_name(tuning.metric)
+    ends = dict.fromkeys((told[0].model, told[-1].model))
+    moved = [
+        f"{o.model} from {show.digits(o.before.value)} to {show.digits(o.after.value)} "
+        f"({o.gain.signed})"
+        for o in told
+        if o.model in ends
+    ]
+    yield (
+        f"Fine-tuning ({method}) on all of the examples brings {metric} of {show.listed(moved)}. "
+        f"{_verdict([o.gain for o in told], 'than the base')}."
+    )
+
+
+def _in_part(tables, tuning: Tuning) -> Iterator[str]:
+    partly = finetunings.in_part(tables, tuning)
+    if partly:
+        for method, outcomes in partly.by_method.items():
+            for text in _gained(partly, method, outcomes):
+                yield f"{text} (Not paired: errors are too wide.)"
+
+
+def _verdict(differences: list[Number], than: str) -> str:
+    """How many of the sizes are better, worse, or cannot be told."""
+    better = sum(_sign(number) > 0 for number in differences)
+    worse = sum(_sign(number) < 0 for number in differences)
+    rest, of = len(differences) - better - worse, show.plural(len(differences), "size")
+    parts = [f"{than} at {better} of {of}"]
+    parts += [f"worse at {worse}"] if worse else []
+    parts += [f"it cannot be told at {rest}"] if rest else []
+    return f"It is better {', '.join(parts)}"
+
+
+def _sign(number: Number) -> int:
+    apart = number.apart
+    if apart is None:
+        apart = number.error is not None and abs(number.value) > WIDTH * number.error
+    return (number.value > 0) - (number.value < 0) if apart else 0
+
+
+def _constant(tables, tuning: Tuning) -> Iterator[str]:
+    """A model that learned to give one answer only."""
+    for method in tuning.methods:
+        for text in answertext.words({"answers": tuning.answered(tables["answers"], method)}):
+            yield f"After fine-tuning ({method}): {text[0].lower()}{text[1:]}"
+
+
+def _frozen(tuning: Tuning) -> Iterator[str]:
+    said = []
+    for method, outcomes in tuning.by_method.items():
+        told = [o for o in outcomes if o.after and o.frozen and tuning.metric == "acc"]
+        differences = [less(o.after, o.frozen) for o in told]
+        if told:
+            begun = f"Fine-tuning ({method}) less that is {differences[-1].signed} there"
+            said.append((told[-1], f"{begun}. {_verdict(differences, 'than that')}"))
+    if said:
+        yield (
+            "Without moving a weight, a logistic regression on the base’s mean hidden states "
+            f"scores {said[0][0].frozen.shown} at {said[0][0].model}. "
+            f"{'. '.join(text for _, text in said)}. (Errors of two scores that are not paired: a "
+            "little too wide.)"
+        )
+
+
+def _majority(tuning: Tuning) -> Iterator[str]:
+    said, values = [], {}
+    for method, outcomes in tuning.by_method.items() if tuning.metric in RIGHT else ():
+        told = [o for o in outcomes if o.after and o.majority is not None]
+        if told:
+            over = [tuning.over_majority(outcome) for outcome in told]
+            verdict = _verdict(over, "than that").removeprefix("It is ")
+            said.append(f"{method} is {verdict}")
+            values |= {show.digits(o.majority): None for o in told}
+    if said:
+        yield (
+            f"Always giving the commonest answer of the training part is right for "
+            f"{show.listed(values)} of the test items: {'; '.join(said)}."
+        )
+
+
+def _by_size(tuning: Tuning, method: str, outcomes: list[Outcome]) -> Iterator[str]:
+    """Whether the gain grows with size."""
+    told = [o for o in outcomes if o.gain]
+    trained = [o for o in told if o.origin == "trained"] or told
+    found = trend([(o.params, o.gain) for o in trained])
+    if found is None:
+        yield (
+            f"Whether the gain ({method}) grows with size cannot be told: that takes two sizes or "
+            "more, and a gain with an error at each."
+        )
+        return
+    low, high = (found.value + sign * WIDTH * found.error for sign in (-1, 1))
+    verdict = "cannot be told from these sizes, for that interval holds zero"
+    if low > 0:
+        verdict = "it grows"
+    elif high < 0:
+        verdict = "it shrinks"
+    yield (
+        f"Does size change the gain ({method})? Ten times the parameters go with {found.signed} "
+        f"in {scores.metric_name(tuning.metric)} (95 % interval {show.interval(low, high)}, over "
+        f"{len(trained)} sizes): {verdict}."
+    )
+
+
+def _from_zero(tuning: Tuning) -> Iterator[str]:
+    told = [o for o in tuning.whole if o.over_zero and o.method == tuning.methods[0]]
+    if told:
+        last = told[-1]
+        yield (
+            "The same shapes from random weights, on the same examples: beginning with the trained "
+            f"base is worth {last.over_zero.signed} in {scores.metric_name(tuning.metric)} at "
+            f"{last.model}. {_verdict([o.over_zero for o in told], 'than from zero')}."
+        )
+
+
+def _data(tuning: Tuning) -> Iterator[str]:
+    """The largest model on the fewest examples, and on all of them."""
+    told = [o for o in tuning.outcomes if o.after and o.method == tuning.methods[0]]
+    told = [o for o in told if o.model == told[-1].model]
+    few = min(told, key=lambda o: o.fraction, default=None)
+    whole = max(told, key=lambda o: o.fraction, default=None)
+    if few is whole:
+        return
+    said = []
+    for outcome in (few, whole):
+        zero = f" and {outcome.zero.shown} from zero" if outcome.zero else ""
+        examples = show.plural(round(outcome.mean("examples")), "labelled example")
+        said.append(f"on {examples} {outcome.after.shown} fine-tuned{zero}")
+    yield f"Data: {few.model} scores {', and '.join(said)}."
+
+
+def _forgotten(tuning: Tuning) -> Iterator[str]:
+    """Bits per byte of the corpus before and after, at the ends of the ladder."""
+    for method, outcomes in tuning.by_method.items():
+        moved = []
+        for outcome in outcomes:
+            bits = [outcome.mean(f"forgetting_bits_per_byte_{w}") for w in ("before", "after")]
+            if None not in bits:
+                moved.append((outcome.model, *bits))
+        if not moved:
+            continue
+        ends = [moved[0], *([moved[-1]] if len(moved) > 1 else [])]
+        listed = [f"{show.digits(b)} to {show.digits(a)} at {model}" for model, b, a in ends]
+        worse = sum(after > before for _, before, after in moved)
+        yield (
+            f"What it forgets ({method}): bits per byte of held-out text of the corpus go from "
+            f"{show.listed(listed)}; they rise at {worse} of {show.plural(len(moved), 'size')}."
+        )
+
+
+def _cost(tables, tuning: Tuning) -> Iterator[str]:
+    runs = tables["finetunings"]
+    runs = runs[(runs["finetune"] == tuning.name) & runs["seconds_total"].notna()]
+    if not len(runs):
+        return
+    flops = runs["flops"].sum()
+    text = (
+        f"It cost {show.plural(len(runs), 'run')}, {show.duration(runs['seconds_total'].sum())} "
+        f"and {show.digits(flops, 2)} FLOPs"
+    )
+    trained = tables["trainings"].query("role == 'ladder' and status == 'ok'")
+    whole = runs[(runs["fraction"] == 1) & runs["from_zero"].isna()]
+    keys = ["model", "budget", "seed"]
+    both = whole.merge(trained[[*keys, "flops_exact"]].drop_duplicates(keys), on=keys)
+    share = (both["flops"] / both["flops_exact"]).dropna()
+    if len(share):
+        ends = dict.fromkeys(show.percent(end) for end in (share.min(), share.max()))
+        text += f"; one on all of the data takes {' to '.join(ends)} of its base’s training FLOPs"
+    yield f"{text}."
+
+
+def _left_out(tables, tuning: Tuning) -> Iterator[str]:
+    rows = tables["exclusions"]
+    most = rows[rows["finetune"] == tuning.name].groupby(["verb", "reason"])["examples"].max()
+    if len(most):
+        listed = [f"{show.exact(count)} ({reason})" for (_, reason), count in most.items()]
+        yield f"Labelled examples left out, at most, in a run: {show.listed(listed)}."
+
+
+def _failed(tables, tuning: Tuning) -> Iterator[str]:
+    rows = tables["finetunings"]
+    rows = rows[(rows["finetune"] == tuning.name) & (rows["status"] != "ok")]
+    if len(rows):
+        listed = [f"{row.model} ({row.method}): {row.status}" for row in rows.itertuples()]
+        yield f"Not in these numbers, because they ended otherwise: {show.listed(listed)}."

@@ -1,0 +1,128 @@
+"""Every evaluation that a configuration asks for: which models are asked what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+from llama_bench.config import Config
+from llama_bench.fusions import Fusions
+from llama_bench.run import Run
+from llama_bench.sections.evaluate import HELD_OUT_TASKS, Suite
+from llama_bench.specs import EvaluateSpec, TrainSpec
+from llama_bench.trainings import Trainings
+from llama_bench.tunings import Tunings
+
+
+class Evaluations:
+    """`tasks` is the run that writes the held-out tasks, where a suite has some."""
+
+    def __init__(
+        self,
+        config: Config,
+        tasks: Run | None,
+        trainings: Trainings,
+        tunings: Tunings,
+        fusions: Fusions,
+    ):
+        self.config, self.tasks, self.trainings = config, tasks, trainings
+        self.tunings, self.fusions = tunings, fusions
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        return [*self.of_suites, *self._of_tunings(), *self._of_fusions()]
+
+    @cached_property
+    def of_suites(self) -> list[Run]:
+        """The ladder and the pretrained models, on every suite."""
+        listed = []
+        for name, suite in self.config.evaluate.suites.items():
+            for training in self.trainings.ladder:
+                for state in self._states(training.spec):
+                    labels = training.labels | ({"state": state} if state else {})
+                    of = {"train": training.spec.id, "state": state}
+                    listed.append(self._asked(name, suite, (training.path,), labels, of))
+            for model in self.config.models.pretrained:
+                if not model.random_weights:
+                    labels, of = {"model": model.label}, {"pretrained": model.reference}
+                    listed.append(self._asked(name, suite, model.inputs, labels, of))
+        return listed
+
+    def _states(self, training: TrainSpec) -> list[str | None]:
+        """A cosine schedule leaves no trunk."""
+        asked = self.config.evaluate.states
+        return [
+            None if state == "end" else state
+            for state in asked
+            if state == "end" or training.schedule is None
+        ]
+
+    def _of_tunings(self) -> Iterator[Run]:
+        """Each fine-tuning's own test, before and after, and the suites that it names."""
+        for name in self.config.finetune:
+            for base in self.tunings.bases(name):
+                labels = {**base.labels, "before": True}
+                of = {base.member.verb or "pretrained": base.member.run or base.member.pretrained}
+                yield self._tested(name, base.inputs, labels, of)
+        for run in self.tunings.runs:
+            of = {"finetune": run.spec.id}
+            yield self._tested(run.labels["finetune"], (run.path,), run.labels, of)
+            yield from self._wanted(run, self.config.finetune[run.labels["finetune"]].suites, of)
+
+    def _of_fusions(self) -> Iterator[Run]:
+        for run in self.fusions.runs:
+            asked = self.config.fuse[run.labels["fuse"]]
+            of = {"fuse": run.spec.id}
+            tunings = () if isinstance(asked.members, list) else asked.members.finetune or ()
+            for name in tunings:
+                yield self._tested(name, (run.path,), run.labels, of)
+            yield from self._wanted(run, asked.suites, of)
+
+    def _wanted(self, run: Run, suites: list[str] | None, of: dict[str, Any]) -> Iterator[Run]:
+        for name, suite in self.config.evaluate.suites.items():
+            if suites is None or name in suites:
+                yield self._asked(name, suite, (run.path,), run.labels, of)
+
+    def _asked(self, name: str, suite: Suite, inputs: tuple, labels: dict, of: dict) -> Run:
+        own = bool(set(suite.names) & set(HELD_OUT_TASKS))
+        asked = self.config.evaluate
+        spec = EvaluateSpec(
+            **of,
+            tasks=suite.names,
+            held_out=self.tasks.spec.id if own else None,
+            include=suite.include_digest,
+            shots=suite.shots,
+            limit=suite.limit,
+            prompts=tuple(asked.prompts) or None,
+            prompt_tokens=asked.prompt_tokens if asked.prompts else None,
+            chat_template=suite.chat_template or None,
+            generation=suite.generation,
+            **self._manner,
+        )
+        held_out = (self.tasks.path,) if own else ()
+        folder = (str(suite.folder),) if suite.folder else ()
+        return Run(spec, (*inputs, *held_out, *folder), labels={**labels, "suite": name})
+
+    def _tested(self, name: str, inputs: tuple, labels: dict, of: dict) -> Run:
+        """On the test part of a fine-tuning's examples."""
+        examples = self.tunings.examples[name]
+        asked = self.config.finetune[name]
+        spec = EvaluateSpec(
+            **of,
+            tasks=(examples.spec.task,),
+            examples=(examples.spec.id,),
+            chat_template=asked.chat_template or None,
+            **self._manner,
+        )
+        return Run(spec, (*inputs, examples.path), labels={**labels, "suite": name})
+
+    @property
+    def _manner(self) -> dict[str, Any]:
+        asked = self.config.evaluate
+        return {
+            "precision": asked.precision,
+            "engine": None if asked.engine == "transformers" else asked.engine,
+            "quantization": asked.quantization,
+            "bos": None if asked.bos == "once" else asked.bos,
+        }

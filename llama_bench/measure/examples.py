@@ -1,0 +1,189 @@
+"""Labelled examples for fine-tuning, split so that no document is in two parts.
+
+    lm_eval --model hf --model_args pretrained=X --include_path tasks --tasks finetune_part
+
+They are written from held-out documents, which no training has seen, or read from a corpus of rows.
+What a model is fine-tuned on is a prompt and its answer as one text; the test part is an lm-eval
+task of the same texts, so that scores before and after are asked in the same words. Answers are
+told apart by their likelihood where they are a few labels, and otherwise written, up to the end
+that the training's answers have.
+
+Of held-out documents those are left that no training or validation example is from: on them
+forgetting is measured.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_bench.fields import UserError
+from llama_bench.measure.labelled import docstrings, files, from_parts, from_rows
+from llama_bench.measure.labelled.division import divide, in_turns, kinship
+from llama_bench.measure.labelled.example import END, Example
+from llama_bench.measure.text import held_out
+from llama_bench.measure.text.near_duplicates import groups, sketches
+from llama_bench.specs import ExamplesSpec
+
+TRAIN, TEST, VALIDATION = DEALT = ("train", "test", "validation")
+LEAST_TEST = 20  # fewer tell nothing: the standard error of a share would exceed 0.1
+MOST_LABELS = 200  # each of them is scored for each test example
+
+Parts = dict[str, list[Example]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """All examples that there are; `near` names, for a held-out document, the first of those that
+    are nearly the same. With `choices` answers are labels, and otherwise end with `end`."""
+
+    examples: list[Example]
+    near: dict[str, str]
+    choices: bool
+    description: str
+    end: str = END
+
+
+def run(spec: ExamplesSpec, folder: Path, inputs: list[Path], progress) -> dict:
+    """Write the parts, the unseen documents and the task; docs/protocol.md has the keys.
+
+    Raises UserError where the corpus cannot be read or gives too little.
+    """
+    key = f"finetune.{spec.task.removeprefix('finetune_')}"
+    documents = held_out.test_texts(inputs[0].parent)
+    left_out: Counter[str] = Counter()
+    progress(0, 3, "looking for examples")
+    found = _found(spec, key, documents, inputs[1:], left_out)
+    progress(1, 3, f"{len(found.examples)} examples to split")
+    parts = _split(spec, found, left_out)
+    labels = sorted({e.answer for e in parts[TRAIN]}) if found.choices else None
+    _check(key, parts, labels)
+    progress(2, 3, "writing them")
+    for part in (TRAIN, VALIDATION):
+        files.write_part(folder / f"{part}.parquet", parts[part], labels)
+    trained_on = {found.near.get(e.document) for part in (TRAIN, VALIDATION) for e in parts[part]}
+    unseen = [each for each in documents if found.near.get(each[0], each[0]) not in trained_on]
+    files.write_documents(folder / "unseen.parquet", unseen)
+    longest = max(_bytes(e) for held in parts.values() for e in held)
+    about = files.write_task(
+        folder / "tasks", spec.task, found.description, parts[TEST], labels, found.end, longest
+    )
+    progress(3, 3, "examples written")
+    return {"task": spec.task, "choices": labels, **_counts(parts, labels, left_out), **about}
+
+
+def _counts(parts: Parts, labels: list[str] | None, left_out: Counter[str]) -> dict:
+    def each(count) -> dict:
+        return {part: count(parts[part]) for part in (TRAIN, VALIDATION, TEST)}
+
+    def by_label(held: list[Example]) -> dict[str, int]:
+        given = Counter(example.answer for example in held)
+        return {label: given[label] for label in labels}
+
+    return {
+        "examples": each(len),
+        "documents": each(lambda held: len({example.document for example in held})),
+        "answer_bytes": each(lambda held: sum(map(_bytes, held))),
+        "left_out": {reason: count for reason, count in sorted(left_out.items()) if count},
+        "label_counts": each(by_label) if labels else None,
+    }
+
+
+def _bytes(example: Example) -> int:
+    return len(example.answer.encode())
+
+
+def _found(
+    spec: ExamplesSpec, key: str, documents: list, paths: list[Path], left_out: Counter
+) -> Found:
+    if spec.corpus:
+        examples, end = from_rows.examples(spec, key, paths, left_out)
+        asked = " ".join(f"{spec.prompt} -> {spec.answer}".split())
+        if not examples:
+            raise UserError(f"{key}.examples: no row has a prompt and an answer ({asked})")
+        return Found(examples, {}, spec.choices, asked, end)
+    near = _near(documents)
+    if spec.source == "docstring":
+        examples = docstrings.examples(documents)
+        lacking = "no Python code with docstrings is in the held-out documents"
+        about = "the first line of a docstring, from the signature of its function or class"
+    else:
+        examples = from_parts.examples(documents, near)
+        lacking = (
+            "the held-out documents are not from two folders or files to tell apart, of "
+            f"{from_parts.LEAST_DOCUMENTS} documents each"
+        )
+        named = sorted({example.answer.strip() for example in examples})
+        about = f"which part of the corpus an excerpt is from: {', '.join(named)}"
+    if not examples:
+        raise UserError(
+            f"{key}.examples: {spec.source} is not possible with this corpus: {lacking}"
+        )
+    return Found(examples, near, spec.source == "part", about)
+
+
+def _near(documents: list[tuple[str, str]]) -> dict[str, str]:
+    group = groups(sketches([text.encode() for _, text in documents]))
+    return {name: documents[first][0] for (name, _), first in zip(documents, group, strict=True)}
+
+
+def _split(spec: ExamplesSpec, found: Found, left_out: Counter) -> Parts:
+    """A prompt that several held-out documents have is asked once; labels that cannot be learnt,
+    because the training part lacks them, are left out."""
+    distinct = {}
+    for example in sorted(found.examples):
+        distinct.setdefault(example[1:] if spec.corpus else example.prompt, example)
+    left_out["a repeated example"] += len(found.examples) - len(distinct)
+    examples = list(distinct.values())
+    kin = kinship(examples, found.near)
+    shares = (1 - spec.test - spec.validation, spec.test, spec.validation)
+    divided = divide(examples, kin, shares, spec.seed, found.choices)
+    parts = _bounded(spec, dict(zip(DEALT, divided, strict=True)))
+    if not found.choices:
+        return parts
+    known = {example.answer for example in parts[TRAIN]}
+    kept = {part: [e for e in held if e.answer in known] for part, held in parts.items()}
+    lost = sum(len(parts[part]) - len(kept[part]) for part in DEALT)
+    left_out["a label that the training part lacks"] += lost
+    return kept
+
+
+def _bounded(spec: ExamplesSpec, parts: Parts) -> Parts:
+    """At most `items` in all."""
+    test, validation = (int(spec.items * share + 0.5) for share in (spec.test, spec.validation))
+    most = {TRAIN: spec.items - test - validation, TEST: test, VALIDATION: validation}
+    labels = len({example.answer for held in parts.values() for example in held})
+    bounded = {}
+    for part, held in parts.items():
+        of_label = {}
+        if spec.source == "part":
+            of_label = {e.answer: -(-most[part] // labels) for e in held}
+        elif spec.choices:  # rows of one's own keep their shares of labels
+            given = Counter(example.answer for example in held)
+            of_label = {label: -(-most[part] * n // len(held)) for label, n in given.items()}
+        bounded[part] = in_turns(held, most[part], spec.seed, of_label)
+    return bounded
+
+
+def _check(key: str, parts: Parts, labels: list[str] | None) -> None:
+    """Raises UserError for what nothing could be told from."""
+    if labels is not None and not 2 <= len(labels) <= MOST_LABELS:
+        raise UserError(
+            f"{key}: the training part has {len(labels)} labels; 2 to {MOST_LABELS} can be told "
+            "apart (choices: false is for answers that are written)"
+        )
+    tested = {example.answer for example in parts[TEST]}
+    empty = [label.strip() for label in labels or [] if label not in tested]
+    if empty:
+        some = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        raise UserError(
+            f"{key}: {len(empty)} of {len(labels)} labels have no test example ({some}); give each "
+            "at least two documents, leave its rows out, or raise items"
+        )
+    if len(parts[TEST]) < LEAST_TEST or not all(parts.values()):
+        told = ", ".join(f"{part} {len(held)}" for part, held in parts.items())
+        raise UserError(
+            f"{key}: too few examples ({told}); of test {LEAST_TEST} are the least, and no part is "
+            "empty: raise items, validation or test, or give more documents"
+        )

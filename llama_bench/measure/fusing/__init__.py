@@ -1,0 +1,1 @@
+"""Parts of `fuse`: several models' weights, or outputs, as one model."""

@@ -1,0 +1,103 @@
+"""Losses of members and of means of their weights, each measured once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from llama_bench.measure import held_out_loss
+from llama_bench.measure import model as models
+from llama_bench.measure.fusing import averaging
+from llama_bench.measure.fusing.members import Member
+from llama_bench.measure.held_out_loss import HeldOut
+from llama_bench.records import Refusal
+
+LONGEST_CONTEXT = 2048  # of models that could read more: the text must yield several windows
+
+Weights = tuple[float, ...]
+
+
+def context_of(members: list[Member]) -> int:
+    """The longest that all can read, in tokens."""
+    configs = [member.config.get_text_config() for member in members]
+    lengths = [getattr(config, "max_position_embeddings", None) for config in configs]
+    return min([LONGEST_CONTEXT, *filter(None, lengths)])
+
+
+class Judge:
+    """Answers by the members' weights: (1, 0, ...) is the first member itself. A mean is written to
+    `scratch` and loaded from there, as anybody would load it, one at a time. A training on the text
+    `data` told its own loss on the judging windows already."""
+
+    def __init__(self, members: list[Member], data: str, held: HeldOut, scratch: Path):
+        self.members, self._held, self._scratch = members, held, scratch
+        context = held.judging.shape[1] - 1
+        losses = [_recorded(member, data, context) for member in members]
+        self._recorded = {
+            self.alone(place): loss for place, loss in enumerate(losses) if loss is not None
+        }
+        self._judged: dict[Weights, np.ndarray] = {}
+        self._chosen: dict[Weights, float] = {}
+
+    def alone(self, place: int) -> Weights:
+        return self.evenly([place])
+
+    def evenly(self, places: list[int]) -> Weights:
+        """The weights of the mean of some members."""
+        each = 1 / len(places)
+        return tuple(each if place in places else 0.0 for place in range(len(self.members)))
+
+    def know(self, weights: Weights, losses: np.ndarray) -> None:
+        """What was measured elsewhere."""
+        self._judged[weights] = losses
+
+    def loss(self, weights: Weights) -> float:
+        """Mean over the judging windows, nats per token."""
+        if weights in self._recorded and weights not in self._judged:
+            return self._recorded[weights]
+        return float(self.losses(weights).mean())
+
+    def losses(self, weights: Weights) -> np.ndarray:
+        """Of every token of the judging windows, (windows, context)."""
+        if weights not in self._judged:
+            self._judged[weights] = self._measured(weights, self._held.judging)
+        return self._judged[weights]
+
+    def choosing_loss(self, weights: Weights) -> float:
+        """Mean over the choosing windows, nats per token."""
+        if weights not in self._chosen:
+            self._chosen[weights] = float(self._measured(weights, self._held.choosing).mean())
+        return self._chosen[weights]
+
+    def _measured(self, weights: Weights, windows: np.ndarray) -> np.ndarray:
+        """Raises Refusal (non-finite) where a member gives no numbers; a mean of members may."""
+        if 1.0 in weights and sum(map(bool, weights)) == 1:
+            member = self.members[weights.index(1.0)]
+            found = ask(member.folder, windows, member.trusted)
+            if not np.isfinite(found).all():
+                raise Refusal("non-finite", f"{member.name}: its loss is not finite")
+            return found
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        try:
+            folders = [member.folder for member in self.members]
+            averaging.write(folders, averaging.evenly(weights), self._scratch)
+            return ask(self._scratch, windows, self.members[0].trusted)
+        finally:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def ask(folder: Path, windows: np.ndarray, trusted: bool = False) -> np.ndarray:
+    """Losses of the model in a folder, in float32 on the fastest device there is."""
+    loaded = models.load(folder, trusted=trusted).to(models.device())
+    return held_out_loss.losses(loaded, windows)
+
+
+def _recorded(member: Member, data: str, context: int) -> float | None:
+    """What a training in float32 measured on the windows that are asked here."""
+    if member.record is None or member.record.verb != "train":
+        return None
+    spec = member.record.spec
+    same = (spec["data"], spec["context"], spec["precision"]) == (data, context, "float32")
+    return member.record.result["loss"] if same else None

@@ -1,0 +1,1 @@
+"""What `examples` writes: prompts with their answers."""

@@ -1,0 +1,140 @@
+"""Labelled examples as token ids, and which of their tokens are the answer.
+
+A prompt and its answer are one text, split into tokens as an evaluation splits it (BOS before it,
+blanks at the prompt's end with the answer), so that what is learned is what is scored. An example
+that is longer than the context would lose its beginning; it is left out, and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from llama_bench.measure.evaluation import chat
+from llama_bench.measure.evaluation.encoding import Encoding
+from llama_bench.measure.training.objective import IGNORED
+from llama_bench.measure.training.tokens import Order
+from llama_bench.records import Refusal
+from llama_bench.specs import FinetuneSpec
+
+PARTS = ("train", "validation", "test")
+TOO_LONG = "longer than the context"
+_UNCUT = 2**40  # a window that no example fills
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids of prompt and answer, the answer's from `start` on; and the answer as written."""
+
+    ids: list[int]
+    start: int
+    answer: str
+
+
+class Part:
+    """The examples of one part that fit, as batches padded on the right."""
+
+    def __init__(self, examples: list[Example]):
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def answers(self) -> list[str]:
+        return [example.answer for example in self.examples]
+
+    @property
+    def answer_lengths(self) -> np.ndarray:
+        return np.array([len(each.ids) - each.start for each in self.examples], dtype=np.int64)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens that the model reads: the last one is only foretold."""
+        return np.array([len(each.ids) - 1 for each in self.examples], dtype=np.int64)
+
+    def batch(self, rows) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets, (rows, longest) int64; targets outside the answers are IGNORED."""
+        taken = [self.examples[row] for row in rows]
+        longest = max(len(each.ids) for each in taken) - 1
+        inputs = torch.zeros((len(taken), longest), dtype=torch.int64)
+        targets = torch.full((len(taken), longest), IGNORED, dtype=torch.int64)
+        for place, each in enumerate(taken):
+            end = len(each.ids) - 1
+            inputs[place, :end] = torch.tensor(each.ids[:-1])
+            targets[place, each.start - 1 : end] = torch.tensor(each.ids[each.start :])
+        return inputs, targets
+
+    def batches(self, rows: int) -> Iterator[np.ndarray]:
+        """Numbers of examples of like length, `rows` at a time."""
+        order = np.argsort(-self.lengths, kind="stable")
+        return (order[first : first + rows] for first in range(0, len(order), rows))
+
+    def longest(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The batch that needs the most memory: the longest example, over and over."""
+        return self.batch([int(self.lengths.argmax())] * rows)
+
+    def steps(self, order: Order, steps: range) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return (self.batch(order.step(step)) for step in steps)
+
+
+def read(spec: FinetuneSpec, folder: Path, task: str, tokenizer) -> tuple[dict[str, Part], dict]:
+    """The parts of an examples run, and how many examples of them were left out for which reason.
+
+    Raises Refusal where a part has none left.
+    """
+    encoding = Encoding(tokenizer, _UNCUT)
+    rows = {name: _labelled(folder / f"{name}.parquet") for name in PARTS[:2]}
+    rows["test"] = _test(folder / "tasks" / f"{task}.jsonl", like=rows["train"][0][1])
+    if spec.fraction is not None:
+        rows["train"] = rows["train"][: math.ceil(spec.fraction * len(rows["train"]))]
+    left_out: Counter = Counter()
+    parts = {name: Part(_encoded(spec, rows[name], encoding, left_out)) for name in PARTS}
+    for name, part in parts.items():
+        if not len(part):
+            reason = f"none of the {len(rows[name])} {name} examples fits finetune.context"
+            raise Refusal("refused", f"{reason} = {spec.context} tokens; make it longer")
+    return parts, dict(left_out)
+
+
+def _labelled(path: Path) -> list[tuple[str, str]]:
+    table = pq.ParquetFile(path).read(["prompt", "answer"]).to_pydict()
+    return list(zip(table["prompt"], table["answer"], strict=True))
+
+
+def _test(path: Path, like: str) -> list[tuple[str, str]]:
+    """The rows that lm-eval reads. A written answer lacks the blank before it and the end at which
+    writing stops, there: both are those of the answers that are trained on, one of them `like`."""
+    before = like[: len(like) - len(like.lstrip())]
+    end = like[len(like.rstrip()) :]
+    found = []
+    for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+        written = "choices" not in row
+        answer = before + row["target"] + end if written else row["choices"][row["label"]]
+        found.append((row["context"], answer))
+    return found
+
+
+def _encoded(spec: FinetuneSpec, rows: list, encoding: Encoding, left_out: Counter):
+    asked = [(_prompt(spec, prompt, encoding.tokenizer), answer) for prompt, answer in rows]
+    found = []
+    for (_, answer), pair in zip(asked, encoding.pairs(asked), strict=True):
+        if pair.reason or len(pair.ids) > spec.context:
+            left_out[pair.reason or TOO_LONG] += 1
+        else:
+            found.append(Example(pair.ids, pair.start, answer))
+    return found
+
+
+def _prompt(spec: FinetuneSpec, prompt: str, tokenizer) -> str:
+    if not spec.chat_template:
+        return prompt
+    return chat.rendered(tokenizer, [{"role": "user", "content": prompt}], True)

@@ -1,0 +1,137 @@
+"""`finetune:` what models are fine-tuned on, how, and how much of it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from llama_bench import sources
+from llama_bench.fields import Base, Count, Name, Real, Share, number, unknown
+from llama_bench.sections.data import Source
+from llama_bench.specs import Corpus
+
+OWN = ("part", "docstring")  # written from held-out documents by measure/labelled
+
+
+def _fraction(value):
+    """`1/16`, 0.0625 or 1. Raises ValueError."""
+    above, slash, below = str(value).partition("/")
+    found = number(above) / number(below) if slash else number(value)
+    if not 0 < found <= 1:
+        raise ValueError(f"{value!r} is not above 0 and at most 1; write for example 1/16 or 0.25")
+    return found
+
+
+Fraction = Annotated[float, BeforeValidator(_fraction, json_schema_input_type=float | str)]
+
+
+class Lora(Base):
+    """Low-rank adaptation: products of rank `rank`, scaled by alpha / rank, added to `targets`."""
+
+    rank: Count = Field(8, gt=0)
+    alpha: Real = Field(16, gt=0)
+    targets: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
+class FineTuning(Base):
+    """`examples` are `part` (which part of the corpus a text is from), `docstring` (what a function
+    does; both written from held-out documents), or paths of .jsonl or .parquet files, or a Hub
+    dataset, whose columns fill `prompt` and `answer`; `choices: true` where the answers are labels.
+
+    `models` (by name; all, if empty) are those of the study, trained ones at `budgets` (left out:
+    the largest). `fractions` of the labelled data, each by every one of the `methods`, and with
+    `from_zero` from random weights too. A `learning_rate` that is left out follows a rule of size.
+    `suites` of evaluate that the outcome is asked besides its own test (left out: all).
+    """
+
+    examples: Source
+    prompt: str | None = None
+    answer: str | None = None
+    choices: bool | None = None
+    document: str | None = None
+    items: Count = Field(1200, gt=0)
+    validation: Share = Field(0.15, gt=0)
+    test: Share = Field(0.25, gt=0)
+    models: list[Name] = []
+    budgets: list[Real] = []
+    fractions: Annotated[list[Fraction], Field(min_length=1)] = [1]
+    methods: Annotated[list[Literal["full", "lora"]], Field(min_length=1)] = ["full"]
+    lora: Lora = Lora()
+    from_zero: bool = False
+    seeds: Annotated[list[Count], Field(min_length=1)] = [0]
+    steps: Count = Field(200, gt=0)
+    validate_every: Count = Field(20, gt=0)
+    patience: Count = Field(3, gt=0)
+    batch: Count = Field(8, gt=0)
+    context: Count | None = Field(None, gt=1)
+    learning_rate: Real | None = Field(None, gt=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    chat_template: bool = False
+    suites: list[Name] | None = None
+
+    @field_validator("examples")
+    @classmethod
+    def _known(cls, given):
+        is_path = isinstance(given, str) and ("." in given or "/" in given)
+        if isinstance(given, str) and not is_path and given not in OWN:
+            raise ValueError(unknown(given, list(OWN), "examples") + ", or the path of a file")
+        return given
+
+    @field_validator("fractions", "methods", "seeds")
+    @classmethod
+    def _distinct(cls, values):
+        if len(set(values)) < len(values):
+            raise ValueError(f"names one twice: {values}")
+        return values
+
+    @model_validator(mode="after")
+    def _whole(self):
+        given = (self.prompt, self.answer, self.choices, self.document)
+        if self.source and given != (None,) * 4:
+            raise ValueError(
+                "prompt, answer, choices, document: are of rows of your own; "
+                f"{self.source} has its own"
+            )
+        if not self.source and None in given[:3]:
+            raise ValueError(
+                'prompt, answer, choices: are missing; say how a row is asked (prompt: "{text}"), '
+                'what is right (answer: "{label}"), and whether answers are labels (choices: true)'
+            )
+        if self.validation + self.test >= 1:
+            raise ValueError("validation, test: leave no examples to train on")
+        self.corpus  # noqa: B018 - a file that is not there is refused here, by key
+        return self
+
+    @property
+    def source(self) -> str | None:
+        """What is written from held-out documents; None for rows of one's own."""
+        return self.examples if isinstance(self.examples, str) and self.examples in OWN else None
+
+    @cached_property
+    def corpus(self) -> Corpus | None:
+        if self.source:
+            return None
+        try:
+            found = sources.corpus(self.examples, self._columns[0], None)
+        except ValueError as error:
+            raise ValueError(f"examples: {error}") from None
+        return found
+
+    @property
+    def _columns(self) -> list[str]:
+        """The columns that the prompt names."""
+        try:
+            named = [column for _, column, _, _ in Formatter().parse(self.prompt) if column]
+        except ValueError as error:
+            raise ValueError(f"prompt: {error}; a brace of the text itself is doubled") from None
+        if not named:
+            raise ValueError(f'prompt: {self.prompt!r} names no column, such as "{{text}}"')
+        return named
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return () if self.source else tuple(sources.corpus_files(self.examples))
