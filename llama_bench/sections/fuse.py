@@ -39,7 +39,8 @@ class Fusion(Base):
     `temperature` is softmax's; `weights` are those of given; `weighting` is the outputs'; `line`
     are the points measured between the first two members (0: none), `growing` the first 1, 2, ...
     of them, `control` one model trained with the compute of all. `suites` of evaluate that the
-    outcome is asked (left out: all).
+    outcome is asked (left out: all). mergekit's `configuration` calls the members member_1,
+    member_2, ...
     """
 
     members: kinds(list=list[Name], keys=Related)
