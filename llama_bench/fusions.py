@@ -122,7 +122,9 @@ class Fusions:
         found = {}
         for group in self.groups:
             shapes = tuple(each.shape for each in group.members)
-            if set(self.config.fuse[group.name].methods) & set(OF_OUTPUTS) and None not in shapes:
+            asked = self.config.fuse[group.name]
+            mixed = set(asked.methods) & set(OF_OUTPUTS)
+            if mixed and asked.probe and None not in shapes:
                 labels = {"fuse": group.name, "members": len(shapes)}
                 named = {k: v for k, v in group.labels.items() if k == "model"}
                 found.setdefault(shapes, {**named, **labels})

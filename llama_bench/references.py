@@ -59,6 +59,9 @@ def finetune(name: str, asked: FineTuning, known: Known) -> None:
     if name in known.suites:
         raise ValueError(f"{where}: a suite of evaluate has that name; give one of them another")
     chosen = asked.models or known.models
+    models(f"{where}.fractions_of", asked.fractions_of, chosen)
+    if asked.fractions_of and 1 not in asked.fractions:
+        raise ValueError(f"{where}.fractions: the other models learn from all of it; add 1")
     if asked.context and asked.context > known.context and set(chosen) & set(known.trained):
         raise ValueError(
             f"{where}.context: {asked.context} tokens are more than models are trained for "

@@ -98,9 +98,12 @@ class Tunings:
 
     def _of(self, name: str) -> Iterator[Run]:
         asked = self.config.finetune[name]
-        bases = self.bases(name)
-        zero = {base.labels["model"]: base for base in bases if base.shape and asked.from_zero}
+        every = self.bases(name)
+        chosen = asked.fractions_of or [base.labels["model"] for base in every]
+        compared = [base for base in every if base.labels["model"] in chosen]
+        zero = {base.labels["model"]: base for base in compared if base.shape and asked.from_zero}
         for fraction in asked.fractions:
+            bases = every if fraction == 1 else compared
             for seed in asked.seeds:
                 for method in asked.methods:
                     for base in bases:

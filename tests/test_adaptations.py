@@ -61,6 +61,14 @@ def test_fractions_methods_and_beginnings_cross():
     assert {base.split("-")[1] for base in bases} == {"500k"}, "the largest budget"
 
 
+def test_the_data_axis_can_be_of_some_models_alone():
+    part = {**PART, "fractions": ["1/4", 1], "from_zero": True, "fractions_of": ["22k"]}
+    found = runs("finetune", with_(finetune={"part": part}))
+    assert len(found) == 2 + 1 + 2
+    assert {run.labels["model"] for run in found if "fraction" in run.labels} == {"22k"}
+    assert {run.labels["model"] for run in found if "from_zero" in run.labels} == {"22k"}
+
+
 def test_each_is_asked_its_own_test_before_and_after():
     found = runs("evaluate", with_(finetune={"part": PART}))
     own = [run for run in found if run.labels["suite"] == "part"]
@@ -136,6 +144,11 @@ def test_rows_of_ones_own(tmp_path):
         ({"examples": "part", "validation": 0.5, "test": 0.5}, ["validation, test", "train"]),
         ({"examples": "part", "context": 512}, ["finetune.mine.context", "train.context"]),
         ({"examples": "part", "chat_template": True}, ["finetune.mine.chat_template"]),
+        ({"examples": "part", "fractions_of": ["51k"]}, ["finetune.mine.fractions_of", "'51k'"]),
+        (
+            {"examples": "part", "fractions": ["1/4"], "fractions_of": ["50k"]},
+            ["finetune.mine.fractions", "add 1"],
+        ),
         ({"examples": "part", "epochs": 3}, ["finetune.mine", "'epochs'"]),
     ],
 )

@@ -57,6 +57,7 @@ def _fetched(pretrained: Pretrained) -> Path:
     try:
         model.ask_hub(repo, revision)
         patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        patterns += ["*.py"] if pretrained.trust_remote_code else []
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except Refusal:
         raise

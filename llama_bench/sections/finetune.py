@@ -34,7 +34,10 @@ class Lora(Base):
 
     rank: Count = Field(8, gt=0)
     alpha: Real = Field(16, gt=0)
-    targets: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    targets: list[str] = [
+        *("q_proj", "k_proj", "v_proj", "o_proj"),
+        *("gate_proj", "up_proj", "down_proj"),
+    ]
 
 
 class FineTuning(Base):
@@ -44,7 +47,8 @@ class FineTuning(Base):
 
     `models` (by name; all, if empty) are those of the study, trained ones at `budgets` (left out:
     the largest). `fractions` of the labelled data, each by every one of the `methods`, and with
-    `from_zero` from random weights too. A `learning_rate` that is left out follows a rule of size.
+    `from_zero` from random weights too; of the models in `fractions_of` alone, if it names some:
+    the others learn from all of it. A `learning_rate` that is left out follows a rule of size.
     `suites` of evaluate that the outcome is asked besides its own test (left out: all).
     """
 
@@ -59,11 +63,12 @@ class FineTuning(Base):
     models: list[Name] = []
     budgets: list[Real] = []
     fractions: Annotated[list[Fraction], Field(min_length=1)] = [1]
+    fractions_of: list[Name] = []
     methods: Annotated[list[Literal["full", "lora"]], Field(min_length=1)] = ["full"]
     lora: Lora = Lora()
     from_zero: bool = False
     seeds: Annotated[list[Count], Field(min_length=1)] = [0]
-    steps: Count = Field(200, gt=0)
+    steps: Count = Field(100, gt=0)
     validate_every: Count = Field(20, gt=0)
     patience: Count = Field(3, gt=0)
     batch: Count = Field(8, gt=0)

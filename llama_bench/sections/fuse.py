@@ -38,7 +38,8 @@ class Fusion(Base):
     (mixture, product). Averaging weights asks for a common ancestor, unless `allow_unrelated`.
     `temperature` is softmax's; `weights` are those of given; `weighting` is the outputs'; `line`
     are the points measured between the first two members (0: none), `growing` the first 1, 2, ...
-    of them, `control` one model trained with the compute of all. `suites` of evaluate that the
+    of them, `control` one model trained with the compute of all, `probe` the ensemble's speed and
+    memory. `suites` of evaluate that the
     outcome is asked (left out: all). mergekit's `configuration` calls the members member_1,
     member_2, ...
     """
@@ -54,6 +55,7 @@ class Fusion(Base):
     line: Count = 5
     growing: bool = True
     control: bool = True
+    probe: bool = True
     allow_unrelated: bool = False
     suites: list[Name] | None = None
 

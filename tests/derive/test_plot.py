@@ -129,7 +129,7 @@ def test_a_whole_study_with_its_law(tmp_path):
     assert "100k" in ticks and "1M" in ticks and "1e" not in ticks
     scores = words(tmp_path / "figures" / "score-heldout-heldout_next_line-acc.svg")
     assert "stories3M" in scores and "chance" in scores
-    assert "1.96 standard errors" in entries["score-heldout-heldout_next_line-acc"]["caption"]
+    assert "Wilson" in entries["score-heldout-heldout_next_line-acc"]["caption"]
 
 
 def test_seeds_are_drawn_as_mean_and_spread(tmp_path):
