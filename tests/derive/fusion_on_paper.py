@@ -141,6 +141,9 @@ def probe_ensemble(paper: Paper, label: str, count: int) -> None:
         result["parameters"][name] *= count
     for cell in result["cells"]:
         cell["peak_bytes"] *= count
+    sizes = {key: shape.model_dump()[key] for key in ("layers", "width", "heads", "kv_heads")}
+    facts = {**sizes, "head_size": shape.head_size, "vocab_size": results.VOCAB}
+    result |= {"shape": None, "members": [facts] * count}
     labels = {"model": label, "fuse": "soup", "members": count}
     spec = {"members": [shape.model_dump()] * count, "precision": "float32"}
     paper.add("probe", f"{count}-of-{label}-cpu", labels, result, spec, threads=2)

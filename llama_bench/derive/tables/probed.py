@@ -77,7 +77,7 @@ def _cell(entry: Entry, result, cell: dict[str, Any], way) -> dict[str, Any]:
     found = cell.get("seconds") or []
     device = result.get("device") or {}
     values = study_tables.picked("cells", cell, but=("sampling_seconds",))
-    values |= way | study_tables.picked("cells", result, but=("device", "engine"))
+    values |= way | study_tables.picked("cells", result, but=("device", "engine", "members"))
     values |= {"device_kind": device.get("kind"), "threads": device.get("threads")}
     rounds = cell.get("round_repeats")
     values |= repeats.summary(found, rounds, alone(cell, device.get("threads")))

@@ -68,7 +68,9 @@ def _averaged(trainings) -> str:
         f"(median of {show.plural(len(runs), 'run')}; {show.interval(low, high)} %)"
     )
     share = runs["share"].median()
-    if not show.absent(share):
+    if not show.absent(share) and share < 0:
+        text += ", and is worse than the trunk’s own: so early its older weights only hold it back"
+    elif not show.absent(share):
         text += f"; it covers {show.percent(share)} of the way down from the trunk’s own loss"
     return text + "."
 
