@@ -109,6 +109,38 @@ def test_only_what_was_added_runs(done, change, runs):
     assert {job for job in jobs if job in DERIVED} == DERIVED
 
 
+def test_fine_tuning_and_fusion_are_added_to_what_is_there(done, tmp_path):
+    """Through to the report, with an ensemble that is evaluated and probed."""
+    folder = shutil.copytree(done, tmp_path / "study")
+    rows = tmp_path / "rows.jsonl"
+    words = [("import os, sys", "code"), ("a quiet evening at sea", "prose")]
+    told = (
+        {"text": f"{number} {text}", "is": kind} for number in range(60) for text, kind in words
+    )
+    rows.write_text("".join(json.dumps(row) + "\n" for row in told))
+    kinds = {"examples": str(rows), "prompt": "{text} is", "answer": " {is}", "choices": True}
+    kinds |= {"models": ["10k"], "steps": 10, "context": 64, "suites": []}
+    fused = {"members": {"cooldowns": 2}, "models": ["10k"], "line": 3, "control": False}
+    config = {**changed(finetune={"kinds": kinds}, fuse={"pair": fused}), "study": "adapted"}
+    ended = snakemake(folder, "--config", written(folder, config))
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    before, after = ({p.parent.name: p for p in of.rglob("record.json")} for of in (done, folder))
+    found = [records.read(after[name]) for name in after.keys() - before.keys()]
+    assert sorted(record.verb for record in found) == sorted(
+        ["train", "examples", "finetune", "fuse", "fuse", "probe"] + ["evaluate"] * 4
+    ), "a member, the test before and after, both fusions on the suite, the ensemble's cost"
+    assert {record.status for record in found} == {"ok"}
+    tables = folder / "results/studies/adapted/tables"
+    gains, fusions, cells = (
+        pd.read_parquet(tables / f"{name}.parquet") for name in ("gains", "fusions", "cells")
+    )
+    assert set(fusions["method"]) == {"uniform", "mixture"}
+    assert len(gains) and set(cells["members"].dropna()) == {2}
+    report = (folder / "results/studies/adapted/report.html").read_text()
+    for words in ("Fine-tuning", "Fusion", "ensemble, mixture", "What failed or is missing"):
+        assert words in report
+
+
 def test_a_law_is_fitted_without_measuring(done):
     """With three budgets and sizes there are enough runs; asked of the plan alone."""
     sizes = [{"size": size} for size in ("10k", "20k", "30k")]
