@@ -1,12 +1,15 @@
 # A table of contents: load the study, include the rules, ask for the report.
 import sys
 
+from llama_bench.marks import forget_finished
 from llama_bench.study import UserError, load
 
 try:
     study = load(config)
 except UserError as error:
     sys.exit(f"llama_bench: {error}")
+
+forget_finished(set(study.runs))
 
 
 wildcard_constraints:

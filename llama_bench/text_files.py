@@ -53,8 +53,9 @@ def trouble(error: Exception) -> str:
     return f"is cut short or damaged ({error})"
 
 
-def check_head(path: Path, text_key: str) -> None:
-    """Refuse what can be seen to be no text from its first kilobytes. Raises ValueError."""
+def check_head(path: Path, text_key: str | None) -> None:
+    """Refuse what can be seen to be no text from its first kilobytes. Of JSONL without a `text_key`
+    the first line may hold anything. Raises ValueError."""
     if kind(path) not in KINDS:
         raise ValueError(f"{path} is none of {', '.join(KINDS)} (or one of them compressed)")
     if kind(path) == ".parquet" and is_compressed(path):
@@ -76,8 +77,25 @@ def check_head(path: Path, text_key: str) -> None:
         codecs.getincrementaldecoder("utf-8")().decode(head)  # may end within a character
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from None
-    if kind(path) == ".jsonl":
+    if kind(path) == ".jsonl" and text_key is not None:
         _check_line(path, head, text_key)
+
+
+def first_row(path: Path) -> dict | None:
+    """The first line of a JSONL file; None where it is too long to be seen at a glance.
+    Raises ValueError."""
+    with opened(path) as file:
+        head = file.read(HEAD_BYTES)
+    line = head.removeprefix(codecs.BOM_UTF8).strip().splitlines()[0]
+    if len(line) >= HEAD_BYTES - 536:
+        return None
+    try:
+        first = json.loads(line)
+    except ValueError:
+        first = None
+    if not isinstance(first, dict):
+        raise ValueError(f"{path}: its first line is no JSON object; write one for every example")
+    return first
 
 
 def _ends_with(path: Path, wanted: bytes) -> bool:

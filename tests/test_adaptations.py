@@ -128,6 +128,27 @@ def test_rows_of_ones_own(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"prompt": "{txt} ->"}, ["finetune.mine.prompt", "'txt'", "'text'"]),
+        ({"answer": " {lable}"}, ["finetune.mine.answer", "'lable'", "'label'", "rows.jsonl"]),
+        ({"answer": " yes"}, ["finetune.mine.answer", "names no column"]),
+        ({"prompt": "{text"}, ["finetune.mine.prompt", "brace"]),
+        ({"document": "page"}, ["finetune.mine.document", "'page'"]),
+        ({"choices": None}, ["finetune.mine.choices", "missing", "false where they are written"]),
+        ({"examples": "README.md"}, ["finetune.mine.examples", "has no columns"]),
+    ],
+)
+def test_rows_that_lack_what_is_asked_for(tmp_path, change, says):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"text": "a", "label": 1}) + "\n")
+    mine = {"examples": str(rows), "prompt": "{text} ->", "answer": " {label}", "choices": True}
+    message = refused(with_(finetune={"mine": {**mine, **change}}))
+    for words in says:
+        assert words in message, message
+
+
+@pytest.mark.parametrize(
     ("finetune", "says"),
     [
         ({"examples": "prat"}, ["finetune.mine", "examples", "'prat'", "docstring, part"]),
@@ -170,7 +191,12 @@ def test_a_fine_tuning_that_cannot_be(finetune, says):
         ({"members": {"finetune": ["part"]}}, ["fuse.mine.members", "another fine-tuning"]),
         ({"members": {"finetune": ["prat"]}}, ["fuse.mine.members", "'prat'", "'part'"]),
         ({"members": {"cooldowns": 3}, "methods": ["slerp"]}, ["slerp", "two"]),
-        ({"members": {"cooldowns": 2}, "methods": ["given"]}, ["fuse.mine", "weights"]),
+        ({"members": {"cooldowns": 2}, "methods": ["given"]}, ["fuse.mine.weights", "missing"]),
+        (
+            {"members": {"cooldowns": 2}, "weights": [0.5, 0.5]},
+            ["fuse.mine.weights", "leave them out"],
+        ),
+        ({"members": {"cooldowns": 2}, "methods": ["mean"]}, ["fuse.mine.methods[0]", "mixture"]),
         (
             {"members": {"cooldowns": 2}, "methods": ["given"], "weights": [0.5, 0.6]},
             ["weights", "1.1", "not to one"],

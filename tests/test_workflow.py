@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import pandas as pd
@@ -71,6 +72,18 @@ def test_every_job_had_exactly_its_threads(done):
 
 def test_nothing_changed_nothing_runs(done):
     assert plan(done, TINY) == []
+
+
+def test_a_finished_run_that_snakemake_lost_sight_of_stays(done, tmp_path):
+    """A job that goes on after its snakemake was stopped leaves a record, and a mark beside it."""
+    folder = shutil.copytree(done, tmp_path / "study")
+    record = next((folder / "results/runs/train").rglob("record.json")).relative_to(folder)
+    marks = folder / ".snakemake/incomplete"
+    marks.mkdir(parents=True, exist_ok=True)
+    for path in (str(record), "results/runs/train/another/record.json"):
+        (marks / urlsafe_b64encode(path.encode()).decode()).touch()
+    assert plan(folder, TINY) == []
+    assert len([*marks.iterdir()]) == 1, "what is not there may be unfinished"
 
 
 def test_the_order_of_keys_and_spellings_change_nothing(done):

@@ -13,6 +13,7 @@ from llama_bench import sources
 from llama_bench.fields import Base, Count, Name, Real, Share, number, unknown
 from llama_bench.sections.data import Source
 from llama_bench.specs import Corpus
+from llama_bench.text_files import first_row, kind
 
 OWN = ("part", "docstring")  # written from held-out documents by measure/labelled
 
@@ -20,7 +21,10 @@ OWN = ("part", "docstring")  # written from held-out documents by measure/labell
 def _fraction(value):
     """`1/16`, 0.0625 or 1. Raises ValueError."""
     above, slash, below = str(value).partition("/")
-    found = number(above) / number(below) if slash else number(value)
+    try:
+        found = number(above) / number(below) if slash else number(value)
+    except (ValueError, ZeroDivisionError):
+        found = 0.0
     if not 0 < found <= 1:
         raise ValueError(f"{value!r} is not above 0 and at most 1; write for example 1/16 or 0.25")
     return found
@@ -101,11 +105,8 @@ class FineTuning(Base):
                 "prompt, answer, choices, document: are of rows of your own; "
                 f"{self.source} has its own"
             )
-        if not self.source and None in given[:3]:
-            raise ValueError(
-                'prompt, answer, choices: are missing; say how a row is asked (prompt: "{text}"), '
-                'what is right (answer: "{label}"), and whether answers are labels (choices: true)'
-            )
+        if not self.source:
+            self._check_own()
         if self.validation + self.test >= 1:
             raise ValueError("validation, test: leave no examples to train on")
         self.corpus  # noqa: B018 - a file that is not there is refused here, by key
@@ -121,22 +122,46 @@ class FineTuning(Base):
         if self.source:
             return None
         try:
-            found = sources.corpus(self.examples, self._columns[0], None)
+            found = sources.corpus(self.examples, None, None)
         except ValueError as error:
             raise ValueError(f"examples: {error}") from None
+        if found.source not in ("files", "hub"):
+            raise ValueError(f"examples: {self.examples} has no labels; one of: {', '.join(OWN)}")
         return found
 
-    @property
-    def _columns(self) -> list[str]:
-        """The columns that the prompt names."""
-        try:
-            named = [column for _, column, _, _ in Formatter().parse(self.prompt) if column]
-        except ValueError as error:
-            raise ValueError(f"prompt: {error}; a brace of the text itself is doubled") from None
-        if not named:
-            raise ValueError(f'prompt: {self.prompt!r} names no column, such as "{{text}}"')
-        return named
+    def _check_own(self) -> None:
+        """Rows of one's own: how they are asked, and that their first has what is asked for."""
+        ways = {
+            "prompt": 'how a row is asked, such as "{text} ->"',
+            "answer": 'what is right, such as " {label}"',
+            "choices": "true where answers are labels, false where they are written",
+        }
+        for key, what in ways.items():
+            if getattr(self, key) is None:
+                raise ValueError(f"{key}: is missing; say {what}")
+        named = {key: _columns(key, getattr(self, key)) for key in ("prompt", "answer")}
+        named["document"] = [self.document] if self.document else []
+        self.corpus  # noqa: B018 - a file that is not there is told first
+        for path in self.files:
+            if kind(path) not in (".jsonl", ".parquet"):
+                raise ValueError(f"examples: {path} has no columns; give .jsonl or .parquet files")
+            row = first_row(path) if kind(path) == ".jsonl" else None
+            for key, columns in named.items() if row is not None else ():
+                for column in columns:
+                    if column not in row:
+                        raise ValueError(f"{key}: {unknown(column, list(row), 'column')} ({path})")
 
     @property
     def files(self) -> tuple[Path, ...]:
         return () if self.source else tuple(sources.corpus_files(self.examples))
+
+
+def _columns(key: str, template: str) -> list[str]:
+    """The columns that a template names. Raises ValueError."""
+    try:
+        named = [column for _, column, _, _ in Formatter().parse(template) if column]
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}; a brace of the text itself is doubled") from None
+    if not named:
+        raise ValueError(f'{key}: {template!r} names no column, such as "{{text}}"')
+    return named

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from llama_bench.fields import Base, Count, Name, Real, kinds
-from llama_bench.specs import OfOutputs, OfWeights
+from llama_bench.specs import Method
 
 OF_OUTPUTS = ("mixture", "product")
 
@@ -47,7 +47,7 @@ class Fusion(Base):
     members: kinds(list=list[Name], keys=Related)
     models: list[Name] = []
     budget: Real | None = None
-    methods: Annotated[list[OfWeights | OfOutputs], Field(min_length=1)] = ["uniform", "mixture"]
+    methods: Annotated[list[Method], Field(min_length=1)] = ["uniform", "mixture"]
     weights: list[Real] | None = None
     weighting: str | None = Field(None, pattern="^(softmax|given)$")
     temperature: Real = Field(1.0, gt=0)
@@ -71,15 +71,19 @@ class Fusion(Base):
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods: names one twice: {self.methods}")
         if isinstance(self.members, list):
-            if len(set(self.members)) < 2:
-                raise ValueError("members: a single one is nothing to fuse; name two or more")
             if len(set(self.members)) < len(self.members):
                 raise ValueError(f"members: names one twice: {self.members}")
+            if len(self.members) < 2:
+                raise ValueError("members: a single one is nothing to fuse; name two or more")
             if self.models or self.budget:
                 raise ValueError("models, budget: belong to members of one model; leave them out")
         weighed = "given" in self.methods or self.weighting == "given"
-        if weighed != (self.weights is not None):
-            raise ValueError("weights: belong to given weights, which need them")
+        if weighed and self.weights is None:
+            raise ValueError("weights: are missing; given weights need one for each member")
+        if self.weights is not None and not weighed:
+            raise ValueError(
+                "weights: are used by methods: [given] or weighting: given alone; leave them out"
+            )
         if self.weights is not None and abs(sum(self.weights) - 1) > 1e-6:
             raise ValueError(f"weights: sum to {sum(self.weights):g}, not to one")
         if self.weighting == "given" and min(self.weights) < 0:

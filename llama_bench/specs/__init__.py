@@ -7,7 +7,7 @@ from llama_bench.specs.evaluate import EvaluateSpec
 from llama_bench.specs.examples import ExamplesSpec
 from llama_bench.specs.finetune import FinetuneSpec
 from llama_bench.specs.forecast import ForecastPoint, ForecastSpec
-from llama_bench.specs.fuse import FuseSpec, OfOutputs, OfWeights
+from llama_bench.specs.fuse import FuseSpec, Method
 from llama_bench.specs.identity import Spec
 from llama_bench.specs.limits import LimitsSpec
 from llama_bench.specs.lineage import Made, Member
@@ -30,8 +30,7 @@ __all__ = [
     "LimitsSpec",
     "Made",
     "Member",
-    "OfOutputs",
-    "OfWeights",
+    "Method",
     "Phase",
     "Precision",
     "PrepareSpec",

@@ -12,6 +12,7 @@ from llama_bench.specs.lineage import Member
 
 OfWeights = Literal["uniform", "softmax", "given", "greedy", "slerp", "mergekit"]
 OfOutputs = Literal["mixture", "product"]
+Method = Literal[OfWeights, OfOutputs]  # one list of names, so that a wrong one is told once
 
 
 class FuseSpec(Spec):
@@ -29,7 +30,7 @@ class FuseSpec(Spec):
 
     verb: ClassVar[str] = "fuse"
     members: Annotated[tuple[Member, ...], Field(min_length=1)]
-    method: OfWeights | OfOutputs
+    method: Method
     weighting: Literal["softmax", "given"] | None = None
     weights: tuple[Real, ...] | None = None
     temperature: Real | None = Field(None, gt=0)

@@ -277,7 +277,7 @@ def test_targets_that_cannot_be_adapted_are_named(tune, tmp_path, target, said):
     path = tune(folder=tmp_path, **{**LORA, "targets": ("q_proj", target)})
     record = records.read(path)
     assert record.status == "refused"
-    assert "finetune.targets" in record.reason
+    assert "lora.targets" in record.reason
     assert said in record.reason
 
 
@@ -338,7 +338,7 @@ def test_what_is_longer_than_the_context_is_left_out_and_counted(tune, labelled,
     assert 0 < lost < sum(given.values())
     record = records.read(tune(context=4, folder=tmp_path))
     assert record.status == "refused"
-    assert "finetune.context" in record.reason
+    assert "finetune.<name>.context" in record.reason
 
 
 def test_a_context_beyond_the_base_is_refused(tune, tmp_path):

@@ -87,6 +87,7 @@ def _losses(outcome: Outcome) -> list[tuple[str, str]]:
         (loss.shown, ""),
         (show.digits(bits[1]), rise),
         (show.exact(mean("best_step")), f"of {show.exact(mean('steps'))}; {stopped}".rstrip("; ")),
+        (show.digits(mean("learning_rate"), 2), ""),
         (show.digits(mean("epochs"), 2), ""),
         (show.short(mean("trained_parameters")), ""),
         (show.digits(mean("flops"), 2), ""),

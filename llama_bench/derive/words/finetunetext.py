@@ -27,6 +27,7 @@ def words(tables, tuning: Tuning) -> list[str]:
         _from_zero(tuning),
         _data(tuning),
         _forgotten(tuning),
+        _unfinished(tuning),
         _cost(tables, tuning),
         _left_out(tables, tuning),
         _failed(tables, tuning),
@@ -192,6 +193,26 @@ def _data(tuning: Tuning) -> Iterator[str]:
         examples = show.plural(round(outcome.mean("examples")), "labelled example")
         said.append(f"on {examples} {outcome.after.shown} fine-tuned{zero}")
     yield f"Data: {few.model} scores {', and '.join(said)}."
+
+
+def _unfinished(tuning: Tuning) -> Iterator[str]:
+    """Runs whose last state is the best: what they are compared with may look better than it is."""
+    kinds = {
+        "fine-tunings": [run for o in tuning.outcomes for _, run in o.runs.iterrows()],
+        "trainings from zero": [run for _, run in tuning.zero.iterrows()],
+    }
+    told = []
+    for kind, runs in kinds.items():
+        count = sum(run["best_step"] == run["steps"] for run in runs)
+        if count:
+            rates = sorted(run["learning_rate"] for run in runs)
+            ends = dict.fromkeys(show.digits(rate, 2) for rate in (rates[0], rates[-1]))
+            told.append(f"{count} of {len(runs)} {kind} (peak rate {' to '.join(ends)})")
+    if told:
+        yield (
+            f"Not at their end: the last state was the best of {show.listed(told)}. With more "
+            "steps they would go lower, and what is compared here is unfinished."
+        )
 
 
 def _forgotten(tuning: Tuning) -> Iterator[str]:

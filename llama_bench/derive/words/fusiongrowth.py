@@ -56,8 +56,8 @@ def _members(group: list[Fused], method: str) -> str:
 
 def _law(mine: list[Fused], method: str) -> str:
     laws = [each.laws[method] for each in mine if method in each.laws]
-    if not laws:
-        return ""
+    if not laws or all(law["status"].iloc[0] == "too-few-points" for law in laws):
+        return ""  # of two or three members nobody expects a law
     settled = [law for law in laws if law["status"].iloc[0] == "converged"]
     if not settled:
         reasons = dict.fromkeys(law["why"].iloc[0] for law in laws)
@@ -89,6 +89,8 @@ def law_rows(found: list[Fused]) -> list[dict[str, Any]]:
     rows = []
     for each in found:
         for method, law in each.laws.items():
+            if law["status"].iloc[0] == "too-few-points":
+                continue
             known = {row["parameter"]: row for _, row in law.dropna(subset=["value"]).iterrows()}
             status, why = law[["status", "why"]].iloc[0]
             row = {"fuse": each.fuse, "model": each.shown, "method": NAMES[method]}

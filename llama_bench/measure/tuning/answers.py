@@ -100,8 +100,12 @@ def read(spec: FinetuneSpec, folder: Path, task: str, tokenizer) -> tuple[dict[s
     parts = {name: Part(_encoded(spec, rows[name], encoding, left_out)) for name in PARTS}
     for name, part in parts.items():
         if not len(part):
-            reason = f"none of the {len(rows[name])} {name} examples fits finetune.context"
-            raise Refusal("refused", f"{reason} = {spec.context} tokens; make it longer")
+            reason = f"none of the {len(rows[name])} {name} examples fits {spec.context} tokens"
+            raise Refusal(
+                "refused",
+                f"{reason}; shorten them, or raise finetune.<name>.context (of models trained here "
+                "with train.context)",
+            )
     return parts, dict(left_out)
 
 
