@@ -12,6 +12,9 @@ CPU = torch.device("cpu")
 
 
 def touch(mebibytes: int) -> None:
+    """More than 32 MiB are always mapped anew (glibc, M_MMAP_THRESHOLD); less may come out of what
+    the tests before this one freed and the process still holds."""
+    assert mebibytes > 32
     torch.ones(mebibytes * MIB // 4)
 
 
@@ -27,10 +30,10 @@ def test_each_piece_of_work_has_its_own_peak(host):
     touch(96)
     large = host.peaks()["peak_bytes"]
     host.restart()
-    touch(24)
+    touch(48)
     small = host.peaks()["peak_bytes"]
     assert 90 * MIB < large < 150 * MIB
-    assert 20 * MIB < small < 60 * MIB
+    assert 44 * MIB < small < 84 * MIB
 
 
 def test_without_a_reset_only_a_new_record_is_known():
