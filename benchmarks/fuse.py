@@ -62,7 +62,7 @@ def copied(folders: list[Path], target: Path) -> None:
 def fused(folders: list[Path], target: Path) -> None:
     from llama_bench.measure.fusing import averaging
 
-    averaging.write(folders, averaging.evenly([1 / len(folders)] * len(folders)), target)
+    averaging.write(folders, averaging.in_every_tensor([1 / len(folders)] * len(folders)), target)
 
 
 def arm(name: str, folder: Path, target: Path) -> None:

@@ -171,14 +171,13 @@ def plain_loss(spec: TrainSpec, prepared: Path, folder: Path) -> float:
 
     from llama_bench.measure import model
     from llama_bench.measure.training.tokens import Tokens
-    from llama_bench.measure.training.validation import VALIDATION_TOKENS
+    from llama_bench.measure.training.validation import judged
 
     tokens = Tokens(prepared.parent / "validation.bin", 2, spec.context)
-    wanted = min(tokens.windows, VALIDATION_TOKENS // spec.context)
-    chosen = np.linspace(0, tokens.windows - 1, wanted).astype(int)
+    chosen = judged(tokens.windows, spec.context)
     loaded, losses = model.load(folder / "checkpoint"), []
     with torch.no_grad():
-        for part in np.array_split(chosen, max(1, wanted // 8)):
+        for part in np.array_split(chosen, max(1, len(chosen) // 8)):
             inputs, targets = tokens.take(part)
             logits = loaded(input_ids=inputs).logits.flatten(0, 1)
             losses.append(functional.cross_entropy(logits, targets.flatten(), reduction="none"))

@@ -7,18 +7,9 @@ import sys
 from pathlib import Path
 
 from llama_bench.fields import UserError, unknown
+from llama_bench.specs import SPECS
 
-MEASURE = (
-    "prepare",
-    "tasks",
-    "examples",
-    "train",
-    "finetune",
-    "fuse",
-    "evaluate",
-    "limits",
-    "probe",
-)
+MEASURE = tuple(SPECS)
 DERIVE = ("forecast", "collect", "fit", "predict", "plot", "report")
 USAGE = f"""usage: python -m llama_bench VERB SPEC OUTPUT [INPUT ...]
 

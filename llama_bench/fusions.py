@@ -8,9 +8,9 @@ from functools import cached_property
 
 from llama_bench.config import Config
 from llama_bench.run import Run
-from llama_bench.sections.fuse import OF_OUTPUTS, Fusion
+from llama_bench.sections.fuse import Fusion
 from llama_bench.shape import Shape
-from llama_bench.specs import FuseSpec, Member
+from llama_bench.specs import OF_OUTPUTS, FuseSpec, Member
 from llama_bench.tunings import Model, Models, Tunings
 
 

@@ -97,13 +97,13 @@ class Trainings:
         cooldown: int | None = None,
         tokens: int | None = None,
     ) -> Run:
-        """A training like `run`, one of the ladder's, but for its seed, its cooldown's or its
+        """A training like `run`, one of the ladder's, but for its seed, its cooldown's seed or its
         tokens. It goes on from the longest trunk of the ladder that is part of its own."""
-        text, _ = self.prepared[0]
+        text, prepare = self.prepared[0]
         rung = self.rung(run.labels["model"])
         step = Step(tokens or run.spec.tokens)
         seed = run.spec.seed if seed is None else seed
-        spec = self.specs.branch(self.prepared[0][1].spec, text.unique_tokens, rung, step, seed)
+        spec = self.specs.branch(prepare.spec, text.unique_tokens, rung, step, seed)
         if cooldown is not None:
             spec = spec.model_copy(update={"cooldown_seed": cooldown})
         trunks = [
@@ -116,7 +116,7 @@ class Trainings:
         last = max(trunks, key=lambda each: each.spec.trunk_steps, default=None)
         sweep = tuple(each.record_path for _, each in self.specs.sweep(rung))
         trunk = (last.path,) if last and spec.schedule is None else ()
-        inputs = (self.prepared[0][1].path, *trunk, *sweep)
+        inputs = (prepare.path, *trunk, *sweep)
         return self._run(spec, inputs, rung, step, {"role": role})
 
     def _run(self, spec: TrainSpec, inputs: tuple, rung: Rung, step: Step, labels: dict) -> Run:

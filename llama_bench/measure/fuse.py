@@ -122,7 +122,7 @@ def _write(spec: FuseSpec, members: list[Member], weighed: Weighed, folder: Path
     elif spec.method == "slerp":
         averaging.write(folders, spherical.shares(folders), aside)
     else:
-        averaging.write(folders, averaging.evenly(weighed.weights), aside)
+        averaging.write(folders, averaging.in_every_tensor(weighed.weights), aside)
     shutil.rmtree(target, ignore_errors=True)
     aside.rename(target)
 

@@ -26,7 +26,7 @@ from llama_bench import records
 from llama_bench.fields import UserError
 from llama_bench.measure.text.held_out import TEST, TOKEN_BYTES, TOKENIZER, VALIDATION
 from llama_bench.measure.text.tokenizer import Encoder
-from llama_bench.measure.training.validation import VALIDATION_TOKENS
+from llama_bench.measure.training.validation import VALIDATION_TOKENS, judged
 
 CHOOSING_TOKENS = VALIDATION_TOKENS // 2  # every candidate is asked them again
 LOGITS_AT_ONCE = 2**22  # on a CPU: 16 MB
@@ -106,7 +106,7 @@ def _judging(ids: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray]:
             f"data.held_out: {len(ids)} held-out tokens are shorter than one window of {context}; "
             "hold out more, or give more text"
         )
-    judging = _spread(windows, max(1, VALIDATION_TOKENS // context))
+    judging = judged(len(windows), context)
     return judging, np.setdiff1d(windows, judging)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from string import Formatter
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -13,6 +12,7 @@ from llama_bench import sources
 from llama_bench.fields import Base, Count, Name, Real, Share, number, unknown
 from llama_bench.sections.data import Source
 from llama_bench.specs import Corpus
+from llama_bench.templates import Template
 from llama_bench.text_files import first_row, kind
 
 OWN = ("part", "docstring")  # written from held-out documents by measure/labelled
@@ -139,7 +139,7 @@ class FineTuning(Base):
         for key, what in ways.items():
             if getattr(self, key) is None:
                 raise ValueError(f"{key}: is missing; say {what}")
-        named = {key: _columns(key, getattr(self, key)) for key in ("prompt", "answer")}
+        named = {key: Template(getattr(self, key), key).columns for key in ("prompt", "answer")}
         named["document"] = [self.document] if self.document else []
         self.corpus  # noqa: B018 - a file that is not there is told first
         for path in self.files:
@@ -154,14 +154,3 @@ class FineTuning(Base):
     @property
     def files(self) -> tuple[Path, ...]:
         return () if self.source else tuple(sources.corpus_files(self.examples))
-
-
-def _columns(key: str, template: str) -> list[str]:
-    """The columns that a template names. Raises ValueError."""
-    try:
-        named = [column for _, column, _, _ in Formatter().parse(template) if column]
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}; a brace of the text itself is doubled") from None
-    if not named:
-        raise ValueError(f'{key}: {template!r} names no column, such as "{{text}}"')
-    return named

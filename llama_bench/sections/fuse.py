@@ -7,9 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from llama_bench.fields import Base, Count, Name, Real, kinds
-from llama_bench.specs import Method
-
-OF_OUTPUTS = ("mixture", "product")
+from llama_bench.specs import OF_OUTPUTS, Method, check_weights
 
 
 class Related(Base):
@@ -84,10 +82,8 @@ class Fusion(Base):
             raise ValueError(
                 "weights: are used by methods: [given] or weighting: given alone; leave them out"
             )
-        if self.weights is not None and abs(sum(self.weights) - 1) > 1e-6:
-            raise ValueError(f"weights: sum to {sum(self.weights):g}, not to one")
-        if self.weighting == "given" and min(self.weights) < 0:
-            raise ValueError("weights: of mixture and product are 0 or more")
+        if self.weights is not None:
+            check_weights(self.weights, mixed=self.weighting == "given")
         if ("mergekit" in self.methods) != (self.configuration is not None):
             raise ValueError("configuration: belongs to mergekit, which needs one")
         if self.weighting and not set(self.methods) & set(OF_OUTPUTS):

@@ -7,7 +7,7 @@ from llama_bench.specs.evaluate import EvaluateSpec
 from llama_bench.specs.examples import ExamplesSpec
 from llama_bench.specs.finetune import FinetuneSpec
 from llama_bench.specs.forecast import ForecastPoint, ForecastSpec
-from llama_bench.specs.fuse import FuseSpec, Method
+from llama_bench.specs.fuse import OF_OUTPUTS, FuseSpec, Method, check_weights
 from llama_bench.specs.identity import Spec
 from llama_bench.specs.limits import LimitsSpec
 from llama_bench.specs.lineage import Made, Member
@@ -18,6 +18,7 @@ from llama_bench.specs.tasks import TasksSpec
 from llama_bench.specs.train import TrainSpec
 
 __all__ = [
+    "OF_OUTPUTS",
     "SPECS",
     "CleaningStep",
     "Corpus",
@@ -39,6 +40,7 @@ __all__ = [
     "Spec",
     "TasksSpec",
     "TrainSpec",
+    "check_weights",
 ]
 
 SPECS: dict[str, type[Spec]] = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -12,6 +13,7 @@ from llama_bench.specs.lineage import Member
 
 OfWeights = Literal["uniform", "softmax", "given", "greedy", "slerp", "mergekit"]
 OfOutputs = Literal["mixture", "product"]
+OF_OUTPUTS: tuple[str, ...] = get_args(OfOutputs)
 Method = Literal[OfWeights, OfOutputs]  # one list of names, so that a wrong one is told once
 
 
@@ -42,7 +44,7 @@ class FuseSpec(Spec):
 
     @property
     def of_outputs(self) -> bool:
-        return self.method in ("mixture", "product")
+        return self.method in OF_OUTPUTS
 
     @model_validator(mode="after")
     def _whole(self):
@@ -56,21 +58,23 @@ class FuseSpec(Spec):
         if ("given" in ways) != (self.weights is not None):
             raise ValueError("weights: belong to given weights, which need them")
         if self.weights is not None:
-            self._check_weights(self.weights)
+            check_weights(self.weights, mixed=self.of_outputs)
+            if len(self.weights) != len(self.members):
+                raise ValueError(f"weights: {len(self.weights)} for {len(self.members)} members")
         if self.method == "slerp" and len(self.members) != 2:
             raise ValueError(f"members: slerp is of two models, not {len(self.members)}")
         if (self.method == "mergekit") != (self.configuration is not None):
             raise ValueError("configuration: belongs to mergekit, which needs one")
         return self
 
-    def _check_weights(self, weights: tuple[float, ...]) -> None:
-        if len(weights) != len(self.members):
-            raise ValueError(f"weights: {len(weights)} for {len(self.members)} members")
-        if abs(sum(weights) - 1) > 1e-6:
-            raise ValueError(f"weights: sum to {sum(weights):g}, not to one")
-        if self.of_outputs and min(weights) < 0:
-            raise ValueError("weights: of mixture and product are 0 or more")
-
     @property
     def slug(self) -> str:
         return f"{self.method}-of-{len(self.members)}-{self.members[0].slug}"[:70]
+
+
+def check_weights(weights: Sequence[float], mixed: bool) -> None:
+    """Of members, of their outputs if they are `mixed`. Raises ValueError."""
+    if abs(sum(weights) - 1) > 1e-6:
+        raise ValueError(f"weights: sum to {sum(weights):g}, not to one")
+    if mixed and min(weights) < 0:
+        raise ValueError("weights: of mixture and product are 0 or more")

@@ -18,9 +18,9 @@ from llama_bench.fields import UserError
 from llama_bench.measure import examples, job
 from llama_bench.measure.labelled.docstrings import ANSWER_BYTES
 from llama_bench.measure.labelled.from_parts import EXCERPT_BYTES
-from llama_bench.measure.labelled.templates import Template
 from llama_bench.records import read
 from llama_bench.specs import Corpus, ExamplesSpec
+from llama_bench.templates import Template
 
 FOLDERS = ("email", "encodings", "json", "unittest")
 TOPMOST = ("argparse", "ast", "calendar", "copy", "csv", "enum", "inspect", "ipaddress", "pdb")

@@ -39,7 +39,7 @@ def folder_of(path: Path, **tensors: torch.Tensor) -> Path:
 
 
 def written(folders: list[Path], shares, target: Path) -> bytes:
-    averaging.write(folders, averaging.evenly(shares), target)
+    averaging.write(folders, averaging.in_every_tensor(shares), target)
     return (target / "model.safetensors").read_bytes()
 
 
@@ -68,7 +68,7 @@ def test_a_mean_is_rounded_once(dtype, tmp_path):
     weights = [drawn(seed, dtype) for seed in range(3)]
     shares = (0.2, 0.3, 0.5)
     folders = [folder_of(tmp_path / str(at), w=weight) for at, weight in enumerate(weights)]
-    averaging.write(folders, averaging.evenly(shares), tmp_path / "mean")
+    averaging.write(folders, averaging.in_every_tensor(shares), tmp_path / "mean")
     found = load_file(tmp_path / "mean" / "model.safetensors")["w"]
     exact = sum(share * weight.double() for share, weight in zip(shares, weights, strict=True))
     assert found.dtype == dtype
@@ -92,14 +92,14 @@ def test_numbers_that_are_none_are_named(tmp_path):
     spoiled[500] = math.inf
     folders = [folder_of(tmp_path / "a", w=drawn(0)), folder_of(tmp_path / "b", w=spoiled)]
     with pytest.raises(Refusal, match=r"/b: w holds numbers that are not finite") as caught:
-        averaging.write(folders, averaging.evenly((0.5, 0.5)), tmp_path / "mean")
+        averaging.write(folders, averaging.in_every_tensor((0.5, 0.5)), tmp_path / "mean")
     assert caught.value.status == "non-finite"
     large = [
         folder_of(tmp_path / name, w=torch.full((4,), value, dtype=torch.float16))
         for name, value in (("high", 60000.0), ("low", -60000.0))
     ]
     with pytest.raises(Refusal, match=r"w: the weighted sum is beyond what torch.float16"):
-        averaging.write(large, averaging.evenly((1.5, -0.5)), tmp_path / "beyond")
+        averaging.write(large, averaging.in_every_tensor((1.5, -0.5)), tmp_path / "beyond")
 
 
 def test_sharded_members_and_whole_ones(tmp_path, prepared):
@@ -113,7 +113,7 @@ def test_sharded_members_and_whole_ones(tmp_path, prepared):
     found = []
     for number, pair in enumerate([(whole, other), (sharded, other), (other, sharded)]):
         target = tmp_path / f"mean{number}"
-        averaging.write(list(pair), averaging.evenly((0.5, 0.5)), target)
+        averaging.write(list(pair), averaging.in_every_tensor((0.5, 0.5)), target)
         assert [p.name for p in weight_files.files_of(target)] == [
             p.name for p in weight_files.files_of(pair[0])
         ]

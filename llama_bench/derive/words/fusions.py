@@ -14,6 +14,7 @@ from typing import Any
 
 from llama_bench.derive.words import key_table, show
 from llama_bench.derive.words.scores import WIDTH
+from llama_bench.specs import OF_OUTPUTS
 
 CONTROL = "one model, summed compute"
 NAMES = {
@@ -26,7 +27,6 @@ NAMES = {
     "mixture": "ensemble, mixture",
     "product": "ensemble, product",
 }
-OF_OUTPUTS = ("mixture", "product")
 _CELL = ["fuse", "model", "budget", "seed"]
 _NUMBERS = ["loss", "gain", "gain_standard_error"]
 

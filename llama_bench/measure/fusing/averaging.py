@@ -33,8 +33,8 @@ Shares = Callable[[str], Sequence[float]]
 """The members' shares in the tensor of that name."""
 
 
-def evenly(weights: Sequence[float]) -> Shares:
-    """The same shares in every tensor."""
+def in_every_tensor(weights: Sequence[float]) -> Shares:
+    """The same shares whatever the tensor."""
     return lambda _name: weights
 
 

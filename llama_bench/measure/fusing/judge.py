@@ -82,7 +82,7 @@ class Judge:
         shutil.rmtree(self._scratch, ignore_errors=True)
         try:
             folders = [member.folder for member in self.members]
-            averaging.write(folders, averaging.evenly(weights), self._scratch)
+            averaging.write(folders, averaging.in_every_tensor(weights), self._scratch)
             return ask(self._scratch, windows, self.members[0].trusted)
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from llama_bench.fields import UserError
 from llama_bench.measure.labelled.example import END, Example
-from llama_bench.measure.labelled.templates import Template
 from llama_bench.measure.text import rows
 from llama_bench.specs import ExamplesSpec
+from llama_bench.templates import Template
 from llama_bench.text_files import kind
 
 _BLANK_LINE = re.compile(r"\n\s*\n")

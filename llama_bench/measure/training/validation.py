@@ -23,13 +23,18 @@ WINDOWS_AT_ONCE = 8
 FEW = 8  # one window in so many
 
 
+def judged(windows: int, context: int) -> np.ndarray:
+    """Numbers of the windows that a loss is measured on, of so many there are: evenly spread."""
+    wanted = max(1, min(windows, VALIDATION_TOKENS // context))
+    return np.linspace(0, windows - 1, wanted).astype(np.int64)
+
+
 class Validation:
     """Windows of held-out text that an engine is asked about; each process takes them all."""
 
     def __init__(self, tokens: Tokens):
-        wanted = max(1, min(tokens.windows, VALIDATION_TOKENS // tokens.context))
         self._tokens = tokens
-        self._windows = np.linspace(0, tokens.windows - 1, wanted).astype(np.int64)
+        self._windows = judged(tokens.windows, tokens.context)
 
     def losses(self, engine: Engine, every: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Loss of every held-out token, nats, and the tokens: each (windows, context)."""
