@@ -173,6 +173,9 @@ def test_busy_cells_are_hollow_and_counted(tmp_path):
     changed_cells(paper, lambda found: found.update(busy=found["phase"] == "decode"))
     tables = tabled(paper)
     assert "while 8 of 24 cells were timed" in " ".join(costtext.words(tables))
+    assert "rounds of repeats lie further" not in " ".join(costtext.words(tables))
+    tables["cells"].loc[tables["cells"].index[:3], "rounds_differ"] = True
+    assert "In 3 of 24 cells the rounds" in " ".join(costtext.words(tables))
     entries = drawn(paper)
     assert "Hollow marks" in entries["speed-decode"]["caption"]
     assert "Hollow marks" not in entries["speed-prefill"]["caption"]

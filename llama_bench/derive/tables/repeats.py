@@ -11,9 +11,12 @@ for a draw, and they are spread over the probe's life: between two of the ordere
 lies the true one with a chance that no distribution enters (Thompson 1936, Annals of Mathematical
 Statistics 7).
 
-Beside other programs neither is enough: what they do may be another thing by the next probe, for as
-long as that lasts. The range then reaches from the time that the work takes when it waits for no
-other to that of the slowest repeats.
+Neither is enough where something lasted longer than a round, for it may last longer than the probe
+too, or begin with the next: rounds that differ by more than their repeats do (Kruskal & Wallis
+1952, Journal of the American Statistical Association 47) show that it did. Other programs do that,
+and other guests of a host, which no guest sees. The range then begins with the fastest repeat, for
+whatever disturbs a repeat makes it slower (beside other programs, with the time that the work takes
+when it waits for no other), and ends with the slowest ones.
 """
 
 from __future__ import annotations
@@ -37,12 +40,14 @@ def summary(
     if not len(seconds):
         return {}
     low, high = interval(seconds, round_repeats, alone)
+    parts = _rounds(seconds, round_repeats)
     p90, p99 = (float(np.quantile(seconds, share)) for share in (0.9, 0.99))
     return {
         "repeats": len(seconds),
         "median_seconds": median(seconds, round_repeats),
         "median_low_seconds": low,
         "median_high_seconds": high,
+        "rounds_differ": rounds_differ(parts) if parts else None,
         "p90_seconds": p90,
         "p99_seconds": p99,
     }
@@ -54,10 +59,25 @@ def median(seconds: Sequence[float], round_repeats: Sequence[int] | None) -> flo
 
 def _medians(seconds: Sequence[float], round_repeats: Sequence[int] | None) -> list[float]:
     """Of the rounds; without rounds each repeat is one."""
+    parts = _rounds(seconds, round_repeats)
+    return [float(np.median(part)) for part in parts] or list(seconds)
+
+
+def _rounds(seconds: Sequence[float], round_repeats: Sequence[int] | None) -> list[np.ndarray]:
+    """The repeats of each; none of a timing in one go."""
     if not round_repeats or len(round_repeats) < 2:
-        return list(seconds)
-    parts = np.split(np.asarray(seconds, float), np.cumsum(round_repeats)[:-1])
-    return [float(np.median(part)) for part in parts]
+        return []
+    return np.split(np.asarray(seconds, float), np.cumsum(round_repeats)[:-1])
+
+
+def rounds_differ(parts: Sequence[np.ndarray]) -> bool:
+    """Whether rounds lie further apart than repeats within them explain, by the test of Kruskal
+    and Wallis, which no distribution enters."""
+    if len(parts) < 2 or np.ptp(np.concatenate(parts)) == 0:
+        return False
+    from scipy.stats import kruskal
+
+    return bool(kruskal(*parts).pvalue < 1 - LEVEL)
 
 
 def interval(
@@ -65,16 +85,16 @@ def interval(
     round_repeats: Sequence[int] | None,
     alone: Sequence[float] | None = None,
 ) -> tuple[float | None, float | None]:
-    """Of the median: the wider of what single repeats, whole rounds and, beside other programs,
-    the range of all repeats say, to either side. None of one repeat."""
+    """Of the median: the wider of what single repeats, whole rounds and, where rounds differ or
+    others were at work, the range of all repeats say, to either side. None of one repeat."""
     if len(seconds) < 2:
         return None, None
-    ends = [median_interval(seconds)]
-    if round_repeats and len(round_repeats) > 1:
+    ends, parts = [median_interval(seconds)], _rounds(seconds, round_repeats)
+    if len(parts) > 1:
         ends.append(ordered_interval(_medians(seconds, round_repeats)))
-    if alone is not None:
-        tail = (1 - LEVEL) / 2
-        ends.append((float(np.quantile(alone, tail)), float(np.quantile(seconds, 1 - tail))))
+    if alone is not None or rounds_differ(parts):
+        slowest = float(np.quantile(seconds, (1 + LEVEL) / 2))
+        ends.append((float(min(seconds if alone is None else alone)), slowest))
     lows, highs = zip(*ends, strict=True)
     return min(lows), max(highs)
 

@@ -9,7 +9,13 @@ from llama_bench.derive.words import show, ways
 def words(tables) -> list[str]:
     """Sentences; none of what was not measured."""
     cells = tables["cells"]
-    said = [*_limits(tables["limits"]), _reached(cells), _energy(cells), _busy(cells)]
+    said = [
+        *_limits(tables["limits"]),
+        _reached(cells),
+        _energy(cells),
+        _busy(cells),
+        _unsteady(cells),
+    ]
     return [text for text in said if text]
 
 
@@ -80,4 +86,16 @@ def _busy(cells) -> str:
         f"Other programs were running while {disturbed} of {show.plural(len(timed), 'cell')} were "
         "timed, which makes their times longer than the model’s own; their status is “ok, busy”, "
         "and in figures they are hollow marks."
+    )
+
+
+def _unsteady(cells) -> str:
+    timed = cells.dropna(subset=["median_seconds"])
+    unsteady = int(timed["rounds_differ"].fillna(False).astype(bool).sum())
+    if not unsteady:
+        return ""
+    return (
+        f"In {unsteady} of {show.plural(len(timed), 'cell')} the rounds of repeats lie further "
+        "apart than the repeats of a round: the machine’s own speed changed while they were timed, "
+        "and may be another at the next probe, so their intervals span the repeats."
     )
