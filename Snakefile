@@ -10,6 +10,16 @@ except UserError as error:
     sys.exit(f"llama_bench: {error}")
 
 forget_finished(set(study.runs))
+study.forced = lambda: (  # told by -F, -f and -R, which are read after this file
+    (asked := workflow.dag_settings).forceall or asked.forcetargets or asked.forcerun
+)
+
+
+onstart:  # not earlier: only now is it known whether jobs run on this machine
+    try:
+        study.check_device(elsewhere=workflow.non_local_exec)
+    except UserError as error:
+        sys.exit(f"llama_bench: {error}")
 
 
 wildcard_constraints:

@@ -6,10 +6,11 @@ MODEL is a folder; without one, the small Llama beside the project is taken, or 
 random. SHAPE is "layers,width,heads" of one to draw instead (16,2048,32 has 1 B parameters).
 HellaSwag and BLiMP are taken from beside the project, without examples and with five before every
 question: other ones for each (lm-eval's default), and the same for all (`first_n`, as MMLU has
-them). Without these files the tasks of the offline suite are. Both answer the same requests in
-turn; lm-eval's batch is the fastest of those tried. Prints JSON: median seconds (on a CPU this
-process's own), their ratio and that of the fastest repeats (a busy machine lengthens the others)
-for each task, the largest difference between the answers, and the start-up of each.
+them); TinyStories are read whole, and written on. Without these files the tasks of the offline
+suite are. Both answer the same requests in turn; lm-eval's batch is the fastest of those tried.
+Prints JSON: median seconds (on a CPU this process's own), their ratio and that of the fastest
+repeats (a busy machine lengthens the others) for each task, how far the answers differ, the load of
+the machine before and after, and the start-up of each.
 """
 
 from __future__ import annotations
@@ -58,22 +59,33 @@ task: {name}
 custom_dataset: !function rows.load
 dataset_kwargs: {{file: {file}, items: {items}}}
 test_split: test
-output_type: multiple_choice
-metric_list: [{{metric: acc}}]
 num_fewshot: {shots}
 fewshot_config: {{sampler: {sampler}}}
 """
 EXAMPLES = {"": (0, "default"), "_5_shot": (5, "default"), "_5_shot_first_n": (5, "first_n")}
+CHOICE = "output_type: multiple_choice\nmetric_list: [{metric: acc}]\n"
+WRITE = (
+    'output_type: generate_until\ndoc_to_text: "{{text[:200]}}"\ndoc_to_target: text\n'
+    "generation_kwargs: {until: [%s], max_gen_toks: 48, do_sample: false}\n"
+)
+STORIES = "eval/tinystories_ppl/stories500.jsonl"
 RAW = {
     "hellaswag": (
         "eval/hellaswag/hellaswag_val_native_subset.jsonl",
-        'doc_to_text: "{{activity_label}}: {{ctx}}"\n'
+        CHOICE + 'doc_to_text: "{{activity_label}}: {{ctx}}"\n'
         "doc_to_target: label\ndoc_to_choice: endings\n",
     ),
     "blimp": (
         "eval/blimp/wh_island.jsonl",
-        'doc_to_text: ""\ndoc_to_target: 0\ndoc_to_choice: "{{[sentence_good, sentence_bad]}}"\n',
+        CHOICE
+        + 'doc_to_text: ""\ndoc_to_target: 0\ndoc_to_choice: "{{[sentence_good, sentence_bad]}}"\n',
     ),
+    "read_stories": (
+        STORIES,
+        'output_type: loglikelihood_rolling\ndoc_to_text: ""\ndoc_to_target: text\n',
+    ),
+    "write_48_tokens": (STORIES, WRITE % ""),
+    "write_a_sentence": (STORIES, WRITE % '"."'),
 }
 
 
@@ -97,6 +109,8 @@ def asked(folder: Path, items: int, corpus: Path | None) -> tuple[Path, list[str
         names = []
         for name, (file, text) in RAW.items():
             for examples, (shots, sampler) in EXAMPLES.items():
+                if shots and not text.startswith(CHOICE):
+                    continue
                 names.append(name + examples)
                 given = {"file": SHARED / file, "items": items, "shots": shots, "sampler": sampler}
                 head = HEAD.format(name=names[-1], **given)
@@ -163,18 +177,21 @@ def compare(ours: CausalLM, theirs: HFLM, requests: list) -> dict:
     found = {"requests": len(requests), "seconds": middle, "lm_eval_batch": batch}
     found["ratio"] = middle["lm_eval"] / middle["ours"]
     found["ratio_of_fastest"] = min(seconds["lm_eval"]) / min(seconds["ours"])
+    pairs = list(zip(mine, answers, strict=True))
+    if kind == "generate_until":
+        return found | {"other_texts": sum(ours != theirs for ours, theirs in pairs)}
     if kind == "loglikelihood":
-        far = [abs(a[0] - b[0]) / abs(b[0]) for a, b in zip(mine, answers, strict=True)]
-        found["largest_relative_difference"] = max(far)
-        found["other_greedy"] = sum(a[1] != b[1] for a, b in zip(mine, answers, strict=True))
-    return found
+        found["other_greedy"] = sum(ours[1] != theirs[1] for ours, theirs in pairs)
+        pairs = [(ours[0], theirs[0]) for ours, theirs in pairs]
+    far = max(abs(ours - theirs) / abs(theirs) for ours, theirs in pairs)
+    return found | {"largest_relative_difference": far}
 
 
 def start_up(folder: Path) -> dict:
     """Seconds until each is ready to load a model: what a suite of its own would pay again."""
     seconds = {}
     for who, code in (
-        ("ours", "import llama_bench.measure.evaluate as e; e.suite._manager([], [])"),
+        ("ours", "import llama_bench.measure.evaluate as e; e.suite.known_tasks.manager([], [])"),
         ("lm_eval", "import lm_eval.models.huggingface, lm_eval.tasks as t; t.TaskManager()"),
     ):
         began = time.perf_counter()
@@ -184,7 +201,7 @@ def start_up(folder: Path) -> dict:
 
 
 def main(words: list[str]) -> None:
-    items = int(words[0]) if words else 100
+    items, load = int(words[0]) if words else 100, [os.getloadavg()]
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     evaluate._be_quiet()
     with tempfile.TemporaryDirectory() as scratch:
@@ -198,15 +215,16 @@ def main(words: list[str]) -> None:
         found = {
             name: compare(ours, theirs, requests)
             for name, requests in ((name, requests_of(manager, name)) for name in names)
-            if requests[0].request_type != "generate_until"
         }
         report = {
+            "load": load,
             "model": named,
             "device": str(built.device),
             "threads": torch.get_num_threads(),
             "tasks": found,
             "start_up_seconds": start_up(folder),
         }
+        load.append(os.getloadavg())
     print(json.dumps(report, indent=1))
 
 

@@ -20,6 +20,7 @@ from llama_bench.sections.fuse import Fusion
 from llama_bench.sections.models import Models
 from llama_bench.sections.probe import Probe
 from llama_bench.sections.train import FlopBudgets, Train
+from llama_bench.text_files import kind
 
 PARTIAL = "-partial"  # results/studies/<study>-partial holds the report of what is there
 
@@ -28,15 +29,25 @@ class Config(Base):
     """A whole study. Every key has a default, but some model must be named."""
 
     study: Name = "default"
+    """Its folder below results/studies."""
     data: Data = Data()
+    """The text."""
     models: Models = Models()
+    """The shapes to train and the models to load."""
     train: Train = Train()
+    """How far the sizes are trained, and how."""
     finetune: dict[Name, FineTuning] = {}
+    """Adaptations of these models, by a name each."""
     fuse: dict[Name, Fusion] = {}
+    """Combinations of these models, by a name each."""
     evaluate: Evaluate = Evaluate()
+    """What every model is asked."""
     probe: Probe = Probe()
+    """How speed, memory and energy are measured."""
     hold_out: HoldOut = HoldOut()
+    """What is forecast before it is trained."""
     fit: Fit = Fit()
+    """Which laws are fitted."""
 
     @field_validator("study")
     @classmethod
@@ -132,6 +143,12 @@ class Config(Base):
                 )
 
     def _check_tasks(self):
+        for model in self.models.pretrained:
+            if model.gpus > 1 and self.evaluate.quantization:
+                said = (
+                    "is spread over several GPUs, evaluate.quantization is of one; leave out gpus"
+                )
+                raise ValueError(f"models.pretrained: {model.label} {said}")
         for suite, wanted in self.evaluate.suites.items():
             known = dict.fromkeys(HELD_OUT_TASKS)
             if wanted.folder:
@@ -207,6 +224,7 @@ class Config(Base):
             raise ValueError("hold_out: holds out every run; leave some to forecast from")
 
     def _check_references(self):
+        own = self.data.texts[0]
         known = references.Known(
             trained={rung.model.label: rung.model.shape for rung in self.rungs},
             pretrained=[each.label for each in self.models.pretrained if not each.random_weights],
@@ -214,6 +232,12 @@ class Config(Base):
             suites=list(self.evaluate.suites),
             context=self.train.context,
             wsd=self.train.schedule == "wsd",
+            kinds={kind(path) for path in own.files} if own.corpus.source == "files" else set(),
+            tokenizers={
+                each.label: each.folder
+                for each in self.models.pretrained
+                if each.folder and (each.folder / "tokenizer.json").is_file()
+            },
         )
         for text in self.data.texts[1:]:
             where = f"data.variants.{text.name}"

@@ -28,10 +28,13 @@ class Evaluations:
     ):
         self.config, self.tasks, self.trainings = config, tasks, trainings
         self.tunings, self.fusions = tunings, fusions
+        self._apart: dict[tuple[str, ...], Run] = {}
 
     @cached_property
     def runs(self) -> list[Run]:
-        return [*self.of_suites, *self._of_tunings(), *self._of_fusions()]
+        """With the held-out tasks that fine-tuned models alone are asked."""
+        asked = [*self.of_suites, *self._of_tunings(), *self._of_fusions()]
+        return [*self._apart.values(), *asked]
 
     @cached_property
     def of_suites(self) -> list[Run]:
@@ -68,7 +71,8 @@ class Evaluations:
         for run in self.tunings.runs:
             of = {"finetune": run.spec.id}
             yield self._tested(run.labels["finetune"], (run.path,), run.labels, of)
-            yield from self._wanted(run, self.config.finetune[run.labels["finetune"]].suites, of)
+            name = run.labels["finetune"]
+            yield from self._wanted(run, self.config.finetune[name].suites, of, (name,))
 
     def _of_fusions(self) -> Iterator[Run]:
         for run in self.fusions.runs:
@@ -77,32 +81,62 @@ class Evaluations:
             tunings = () if isinstance(asked.members, list) else asked.members.finetune or ()
             for name in tunings:
                 yield self._tested(name, (run.path,), run.labels, of)
-            yield from self._wanted(run, asked.suites, of)
+            yield from self._wanted(run, asked.suites, of, tuple(tunings))
+        for group in self.fusions.groups:
+            if group.control and group.control.spec.verb == "finetune":
+                labels = {**group.control.labels, "method": "control"}
+                of = {"finetune": group.control.spec.id}
+                for name in self.config.fuse[group.name].members.finetune:
+                    yield self._tested(name, (group.control.path,), labels, of)
 
-    def _wanted(self, run: Run, suites: list[str] | None, of: dict[str, Any]) -> Iterator[Run]:
+    def _wanted(
+        self, run: Run, suites: list[str] | None, of: dict[str, Any], learnt: tuple[str, ...]
+    ) -> Iterator[Run]:
         for name, suite in self.config.evaluate.suites.items():
             if suites is None or name in suites:
-                yield self._asked(name, suite, (run.path,), run.labels, of)
+                yield self._asked(name, suite, (run.path,), run.labels, of, learnt)
 
-    def _asked(self, name: str, suite: Suite, inputs: tuple, labels: dict, of: dict) -> Run:
+    def _held_out(self, learnt: tuple[str, ...]) -> Run:
+        """The held-out tasks, of a model that learned from the examples of these fine-tunings:
+        less those about documents that it learned from."""
+        own = [name for name in learnt if self.config.finetune[name].source]
+        examples = [self.tunings.examples[name] for name in own]
+        ids = tuple(sorted({run.spec.id for run in examples}))
+        if not ids:
+            return self.tasks
+        paths = (self.tasks.inputs[0], *sorted({run.path for run in examples}))
+        spec = self.tasks.spec.model_copy(update={"apart_from": ids})
+        return self._apart.setdefault(ids, Run(spec, paths))
+
+    def _asked(
+        self,
+        name: str,
+        suite: Suite,
+        inputs: tuple,
+        labels: dict,
+        of: dict,
+        learnt: tuple[str, ...] = (),
+    ) -> Run:
         own = bool(set(suite.names) & set(HELD_OUT_TASKS))
+        tasks = self._held_out(learnt) if own else None
         asked = self.config.evaluate
         spec = EvaluateSpec(
             **of,
             tasks=suite.names,
-            held_out=self.tasks.spec.id if own else None,
+            held_out=tasks.spec.id if tasks else None,
             include=suite.include_digest,
             shots=suite.shots,
             limit=suite.limit,
             prompts=tuple(asked.prompts) or None,
             prompt_tokens=asked.prompt_tokens if asked.prompts else None,
             chat_template=suite.chat_template or None,
-            generation=suite.generation,
+            generation=suite.generation.asked if suite.generation else None,
             **self._manner,
         )
-        held_out = (self.tasks.path,) if own else ()
+        held_out = (tasks.path,) if tasks else ()
         folder = (str(suite.folder),) if suite.folder else ()
-        return Run(spec, (*inputs, *held_out, *folder), labels={**labels, "suite": name})
+        every = (*inputs, *held_out, *folder)
+        return Run(spec, every, labels={**labels, "suite": name}, gpus=self._gpus(labels, of))
 
     def _tested(self, name: str, inputs: tuple, labels: dict, of: dict) -> Run:
         """On the test part of a fine-tuning's examples."""
@@ -115,7 +149,13 @@ class Evaluations:
             chat_template=asked.chat_template or None,
             **self._manner,
         )
-        return Run(spec, (*inputs, examples.path), labels={**labels, "suite": name})
+        every, labels = (*inputs, examples.path), {**labels, "suite": name}
+        return Run(spec, every, labels=labels, gpus=self._gpus(labels, of))
+
+    def _gpus(self, labels: dict, of: dict[str, Any]) -> int:
+        """What a pretrained model takes, and what was fine-tuned from it; a fusion takes one."""
+        loaded = {model.label: model.gpus for model in self.config.models.pretrained}
+        return 1 if "fuse" in of else loaded.get(labels.get("model"), 1)
 
     @property
     def _manner(self) -> dict[str, Any]:

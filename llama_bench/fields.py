@@ -104,7 +104,8 @@ def kinds(**types: Any) -> Any:
 class Base(BaseModel):
     """Frozen, and closed: an unknown key is an error that names the nearest right one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # what stands below a key describes it, in the schema too
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -6,12 +6,16 @@ A name that means nothing is refused here, by its key, with what there is.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
+from llama_bench import sources
 from llama_bench.fields import short, unknown
 from llama_bench.sections.finetune import FineTuning
 from llama_bench.sections.fuse import Fusion
 from llama_bench.shape import Shape
+
+CODE = {".py", ".jsonl", ".parquet"}  # kinds of files that Python code may be in
 
 
 class Known(NamedTuple):
@@ -23,6 +27,8 @@ class Known(NamedTuple):
     suites: list[str]
     context: int
     wsd: bool
+    kinds: set[str]
+    tokenizers: dict[str, Path] = {}  # folders of those of pretrained models, where they lie here
 
     @property
     def models(self) -> list[str]:
@@ -69,6 +75,19 @@ def finetune(name: str, asked: FineTuning, known: Known) -> None:
         )
     if asked.from_zero and not set(chosen) & set(known.trained):
         raise ValueError(f"{where}.from_zero: names no model that is trained here; leave it out")
+    if asked.source == "docstring" and known.kinds and not known.kinds & CODE:
+        raise ValueError(
+            f"{where}.examples: docstring asks about Python code, and data.corpus has "
+            f"{', '.join(sorted(known.kinds))} files alone; give it .py files, or examples: part"
+        )
+    widths = {name: shape.width for name, shape in known.trained.items() if name in chosen}
+    narrow = min(widths, key=widths.__getitem__, default=None)
+    if "lora" in asked.methods and narrow and asked.lora.rank > widths[narrow]:
+        raise ValueError(
+            f"{where}.lora.rank: {asked.lora.rank} is above the width of {narrow}, "
+            f"{widths[narrow]}; a product of that rank is a whole matrix: lower it, or leave "
+            f"{narrow} out of models"
+        )
     if asked.chat_template and set(chosen) & set(known.trained):
         raise ValueError(
             f"{where}.chat_template: models trained here have none; name pretrained ones in models"
@@ -83,12 +102,12 @@ def fuse(name: str, asked: Fusion, tunings: dict[str, FineTuning], known: Known)
         models(f"{where}.members", asked.members, known.models)
         _named(where, asked, known)
         return
-    trained = list(known.trained)
-    models(f"{where}.models", asked.models, trained)
-    if not trained:
+    of = asked.members
+    possible = known.models if of.finetune else list(known.trained)
+    models(f"{where}.models", asked.models, possible)
+    if not possible:
         raise ValueError(f"{where}.members: are made from trained models; models.train has none")
     budgets(f"{where}.budget", [asked.budget] if asked.budget else [], known.budgets)
-    of = asked.members
     if of.cooldowns and not known.wsd:
         raise ValueError(f"{where}.members: cooldowns need train.schedule: wsd")
     if of.seeds and asked.of_weights and not asked.allow_unrelated:
@@ -140,6 +159,7 @@ def _counted(where: str, asked: Fusion, members: int) -> None:
 def _named(where: str, asked: Fusion, known: Known) -> None:
     """Members that config.yaml names: nothing but their outputs can be fused if they differ."""
     _counted(where, asked, len(asked.members))
+    _one_tokenizer(where, [known.tokenizers[n] for n in asked.members if n in known.tokenizers])
     shapes = {name: known.trained[name] for name in asked.members if name in known.trained}
     if asked.of_weights and len(set(shapes.values())) > 1:
         sizes = ", ".join(f"{name}: {short(shape.size)}" for name, shape in shapes.items())
@@ -147,3 +167,13 @@ def _named(where: str, asked: Fusion, known: Known) -> None:
             f"{where}.methods: {', '.join(asked.of_weights)} average weights of one shape, and "
             f"these differ ({sizes}); use mixture or product"
         )
+
+
+def _one_tokenizer(where: str, folders: list[Path]) -> None:
+    """Of pretrained models; those trained here share the study's, which is not made yet."""
+    for folder in folders[1:]:
+        if not sources.same_tokenizer(folders[0], folder):
+            raise ValueError(
+                f"{where}.members: {folders[0]} and {folder} have different tokenizers "
+                "(tokenizer.json), so their ids mean different text; fuse models that share one"
+            )

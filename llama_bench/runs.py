@@ -37,20 +37,32 @@ class Runs:
     @cached_property
     def by_path(self) -> dict[str, Run]:
         """Every run that the study asks for, by the path of its record."""
-        trainings = [*self.trainings.others, *self.fusions.trainings, *self.trainings.ladder]
+        trainings = [*self.trainings.others, *self.fusions.made, *self.trainings.ladder]
         trainings = [self._waiting(run) for run in trainings]
         made = [*self.tunings.examples.values(), *self.tunings.runs, *self.fusions.runs]
         listed = [*self._tasks, *trainings, *made]
         listed = [*(run for _, run in self._prepared), *listed] if listed else []
         listed += [*self.evaluations.runs, *self._limits, *self._probes]
-        if self.config.probe.kind == "cuda" and machine.device() != "cuda":
-            for run in self._probes:
-                if not Path(run.path).exists():
-                    raise UserError(
-                        f"config: probe.device: {self.config.probe.device} is asked for; this "
-                        "machine shows no NVIDIA GPU and no record from another machine is there"
-                    )
         return {run.path: run for run in listed}
+
+    def check_device(self, elsewhere: bool) -> None:
+        """Before the first job starts: raises UserError where probes wait for a device that is not
+        there. With `elsewhere` jobs run on other machines, of whose devices this one knows nothing:
+        the jobs look themselves, but the study has to say which it means."""
+        asked = self.config.probe
+        if all(Path(run.path).exists() for run in (*self._limits, *self._probes)):
+            return
+        if elsewhere and asked.device == "auto":
+            raise UserError(
+                "config: probe.device: auto is the device of the machine that plans the study, but "
+                "its jobs run on others; write cpu, cuda, or the name of the GPU"
+            )
+        if not elsewhere and asked.kind == "cuda" and machine.device() != "cuda":
+            raise UserError(
+                f"config: probe.device: {asked.device} is asked for; this machine shows no NVIDIA "
+                "GPU and no record from another machine is there; write cpu or auto, or run the "
+                "study where the GPU is"
+            )
 
     @cached_property
     def trainings(self) -> Trainings:
@@ -180,8 +192,8 @@ class Runs:
         transformers' knows them."""
         phases = tuple(phase for phase in self.config.probe.phases if phase in OF_ENSEMBLES)
         listed = []
-        for shapes, labels in self.fusions.shapes.items() if phases else ():
-            of = {"members": shapes, "vocab_size": self.config.data.ids, "phases": phases}
+        for (shapes, ids), labels in self.fusions.shapes.items() if phases else ():
+            of = {"members": shapes, "vocab_size": ids, "phases": phases}
             for precision in self.config.probe.precisions:
                 if precision in ("float32", "bfloat16"):
                     spec = self._probe_spec("transformers", precision, of)

@@ -16,7 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
-from llama_bench.fields import unknown
+from llama_bench.fields import UserError, unknown
+from llama_bench.shape import Shape
 from llama_bench.specs import Corpus
 from llama_bench.text_files import KINDS, check_head, kind
 
@@ -180,6 +181,43 @@ def tokenizer_size(folder: Path) -> int:
         return 1 + max(ids + [token["id"] for token in content.get("added_tokens") or []])
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is no tokenizer of the tokenizers library") from None
+
+
+def same_tokenizer(first: Path, second: Path) -> bool:
+    """Whether two folders hold tokenizers that split every text into the same ids. How batches are
+    cut and padded is no part of that. Raises UserError where one holds none."""
+    return _splitting(first) == _splitting(second)
+
+
+def _splitting(folder: Path) -> dict:
+    path = folder / "tokenizer.json"
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a tokenizer ({error})") from None
+    return {key: content[key] for key in content if key not in ("truncation", "padding")}
+
+
+def llama_shape(folder: Path) -> tuple[Shape, int] | None:
+    """Shape and number of ids of a local model, if it is a Llama as `Shape` has them."""
+    try:
+        given = json.loads((folder / "config.json").read_bytes())
+        heads = given["num_attention_heads"]
+        shape = Shape(
+            layers=given["num_hidden_layers"],
+            width=given["hidden_size"],
+            heads=heads,
+            kv_heads=given.get("num_key_value_heads") or heads,
+            ffn_width=given["intermediate_size"],
+            tied_embeddings=bool(given.get("tie_word_embeddings")),
+        )
+        vocab_size = int(given["vocab_size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    biased = given.get("attention_bias") or given.get("mlp_bias")
+    other = given.get("model_type") != "llama" or biased
+    own_heads = given.get("head_dim") not in (None, shape.head_size)
+    return None if other or own_heads else (shape, vocab_size)
 
 
 def _tokenizer_json(folder: Path) -> Path:

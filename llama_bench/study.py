@@ -33,23 +33,28 @@ class Study:
         self.config = config
         self.name = config.study
         self.folder = f"{STUDIES}/{self.name}"
+        self.forced = lambda: False  # whether snakemake was told to make finished runs again
         self.laws = config.laws
         self.runs: dict[str, Run] = asked.by_path
         self.forecasts: dict[str, ForecastSpec] = asked.forecasts
+        self.check_device = asked.check_device
 
     def run(self, verb: str, run_id: str) -> Run:
         """The run that a rule's wildcards mean. Raises KeyError where this study has none."""
         return self.runs[f"results/runs/{verb}/{run_id}/record.json"]
 
     def given(self, verb: str, run_id: str) -> list[str]:
-        """A run's inputs, which a finished one needs no more: nothing can make it run again."""
+        """A run's inputs, which a finished one needs no more, unless it is made again."""
         run = self.run(verb, run_id)
-        return [] if Path(run.path).exists() else list(run.inputs)
+        return [] if self._finished(run) else list(run.inputs)
 
     def after(self, run_id: str) -> list[str]:
         """What must be there before a training may start, though it does not read it."""
         run = self.run("train", run_id)
-        return [] if Path(run.path).exists() else list(run.after)
+        return [] if self._finished(run) else list(run.after)
+
+    def _finished(self, run: Run) -> bool:
+        return Path(run.path).exists() and not self.forced()
 
     def threads(self, verb: str, run_id: str, cores: int) -> int:
         """What a run gets of this machine's cores. Where it computes on GPUs, their share, so that
@@ -57,11 +62,16 @@ class Study:
         run, gpus = self.run(verb, run_id), machine.gpus()
         return max(run.threads, cores * min(run.gpus, gpus) // gpus) if gpus else run.threads
 
-    def launcher(self, run_id: str) -> str:
-        """How a training's command begins: with one process a GPU where it takes several."""
-        gpus = self.run("train", run_id).gpus
-        many = f"torch.distributed.run --standalone --nproc-per-node {gpus} -m "
-        return f"python -m {many if gpus > 1 else ''}llama_bench"
+    def launcher(self, verb: str, run_id: str) -> str:
+        """How a run's command begins. Where it takes several GPUs, a training has a process for
+        each, and whatever spreads one model over them is told how many."""
+        gpus = self.run(verb, run_id).gpus
+        if gpus == 1:
+            return "python -m llama_bench"
+        if verb == "train":
+            processes = f"--standalone --nproc-per-node {gpus}"
+            return f"python -m torch.distributed.run {processes} -m llama_bench"
+        return f"LLAMA_BENCH_GPUS={gpus} python -m llama_bench"
 
     def records(self, folder: str) -> list[str]:
         """What `collect` waits for: every record; for the partial report those that are there."""

@@ -2,11 +2,13 @@
 
 A task's version is its YAML's `metadata.version`. Names and versions are known before any job
 starts, so that a study that asks for what is not there, or for a version that changed with
-lm-eval's, is told so when it is read.
+lm-eval's, is told so when it is read. A job that is asked lm-eval's own tasks takes them from here
+too: reading all their files takes longer than many an evaluation.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,59 +16,97 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 Versions = dict[str, str | None]  # by the name of a task, group or tag; None where it has none
-
-_NAME = re.compile(r"^(task|group|tag):[ \t]*[\"']?([\w.+/-]+)", re.MULTILINE)
-_VERSION = re.compile(r"\bversion:[ \t]*[\"']?([\w.+-]+)")
-_INCLUDE = re.compile(r"^include:[ \t]*[\"']?([^\s\"']+)", re.MULTILINE)
+# by name: `version`, `kind` (lm-eval's word for it), `path` of its file below lm-eval's tasks
+# (None for a tag), `tags` (a task's own; of a tag the tasks that it stands for)
+Index = dict[str, dict[str, Any]]
 
 # the index reads 14,000 files, with what they include
 _LIST = """
 import json
-from lm_eval.tasks import TaskManager
+from pathlib import Path
+import lm_eval.tasks
+top = Path(lm_eval.tasks.__file__).parent
 found = {}
-for name, entry in TaskManager().task_index.items():
+for name, entry in lm_eval.tasks.TaskManager().task_index.items():
     about = (entry.cfg or {}).get("metadata") or {}
     version = about.get("version") if isinstance(about, dict) else None
-    found[name] = None if version is None else str(version)
+    found[name] = {
+        "version": None if version is None else str(version),
+        "kind": entry.kind.name,
+        "path": entry.yaml_path and str(entry.yaml_path.relative_to(top)),
+        "tags": sorted(entry.tags),
+    }
 print(json.dumps(found, sort_keys=True))
 """
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """Of task files, which name functions: none is looked for."""
+
+
+_Loader.add_constructor("!function", lambda loader, node: None)
+
+
 def in_folder(folder: Path) -> Versions:
-    """Of the tasks and groups that a folder of YAML files defines."""
+    """Of the tasks, groups and tags that a folder of YAML files defines, as lm-eval reads them.
+
+    Raises ValueError for a file that is no YAML, or includes what is not there: lm-eval would pass
+    over it without a word.
+    """
     found: Versions = {}
-    for path in sorted(folder.rglob("*.y*ml")):
-        text = path.read_text(encoding="utf-8", errors="replace")
-        for kind, name in _NAME.findall(text):
-            found[name] = None if kind == "tag" else _version(path, text)
+    for path in sorted(folder.rglob("*.yaml")):
+        content = _read(path, ())
+        name = content.get("group", content.get("task"))
+        if isinstance(name, str):
+            about = content.get("metadata")
+            version = about.get("version") if isinstance(about, dict) else None
+            found[name] = None if version is None else str(version)
+        if "group" not in content:
+            tags = content.get("tag") or []
+            found |= dict.fromkeys([tags] if isinstance(tags, str) else tags)
     return found
 
 
-def _version(path: Path, text: str, depth: int = 8) -> str | None:
-    """Its own, else that of what it includes."""
-    own = _VERSION.search(text)
-    if own:
-        return own[1]
-    included = _INCLUDE.search(text)
-    below = path.parent / included[1] if included else None
-    if not depth or below is None or not below.is_file():
-        return None
-    return _version(below, below.read_text(encoding="utf-8", errors="replace"), depth - 1)
+def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """A task file with what it includes, of which its own keys replace the like."""
+    if path in above:
+        raise ValueError(f"{path} includes itself; leave that include out")
+    try:
+        content = yaml.load(path.read_bytes(), Loader=_Loader)  # a safe loader's child
+    except FileNotFoundError:
+        raise ValueError(f"{above[-1]} includes {path}, which is not there") from None
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        return {}
+    included = content.pop("include", None) or []
+    merged: dict[str, Any] = {}
+    for name in [included] if isinstance(included, str) else included:
+        merged |= _read((path.parent / name).resolve(), (*above, path))
+    return merged | content
 
 
 def of_lm_eval() -> Versions:
-    """Of all that the installed lm-eval knows; asked once per version, then kept.
+    """Of all that the installed lm-eval knows."""
+    return {name: entry["version"] for name, entry in index_of_lm_eval().items()}
 
-    Its index takes 11 s, so only a study that names such a task asks for it.
+
+def index_of_lm_eval() -> Index:
+    """All that the installed lm-eval knows; asked once per version, then kept.
+
+    Its own index takes 11 s, so only who names such a task asks for it. Raises ValueError.
     """
     try:
         installed = metadata.version("lm-eval")
     except metadata.PackageNotFoundError:
         raise ValueError("lm-eval is not installed; pip install -e .") from None
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = caches / "llama_bench" / f"lm-eval-{installed}-task-versions.json"
+    cache = caches / "llama_bench" / f"lm-eval-{installed}-tasks.json"
     try:
         return dict(json.loads(cache.read_text()))
     except (OSError, ValueError):
@@ -79,10 +119,11 @@ def of_lm_eval() -> Versions:
         last = (asked.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(f"lm-eval's task list cannot be read: {last}")
     listed = asked.stdout.strip().splitlines()[-1]
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    aside = cache.with_name(f".{cache.name}.{os.getpid()}")
-    aside.write_text(listed)
-    os.replace(aside, cache)
+    with contextlib.suppress(OSError):  # nowhere to keep it: listed again the next time
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        aside = cache.with_name(f".{cache.name}.{os.getpid()}")
+        aside.write_text(listed)
+        os.replace(aside, cache)
     return dict(json.loads(listed))
 
 

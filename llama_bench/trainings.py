@@ -101,7 +101,9 @@ class Trainings:
         tokens. It goes on from the longest trunk of the ladder that is part of its own."""
         text, prepare = self.prepared[0]
         rung = self.rung(run.labels["model"])
-        step = Step(tokens or run.spec.tokens)
+        tokens = tokens or run.spec.tokens
+        # with FLOP budgets a step is held out by its FLOPs: one as long as the ladder's is the same
+        step = next((step for step in rung.steps if step.tokens == tokens), Step(tokens))
         seed = run.spec.seed if seed is None else seed
         spec = self.specs.branch(prepare.spec, text.unique_tokens, rung, step, seed)
         if cooldown is not None:

@@ -20,7 +20,7 @@ def repository() -> Path:
     return REPOSITORY
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared():
     """A file or folder beside the project; the test skips, saying so, where it is absent."""
 

@@ -3,7 +3,9 @@
 import copy
 import json
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from llama_bench.study import UserError, load
 
@@ -78,6 +80,28 @@ def test_each_is_asked_its_own_test_before_and_after():
     assert len(runs("evaluate", suites)) == len(found) + 2
 
 
+def test_no_held_out_suite_asks_about_documents_that_were_learned_from():
+    """Also of what fine-tuned models are fused to; rows of one's own are from no held-out one."""
+    finetune = {name: {"examples": name, "suites": None} for name in ("part", "docstring")}
+    fuse = {"members": {"finetune": ["part", "docstring"]}, "models": ["50k"], "suites": None}
+    study = load(with_(finetune=finetune, fuse={"both": fuse}))
+    of = {run.spec.id: run for run in study.runs.values() if run.spec.verb in ("tasks", "examples")}
+    learned = {None: set()}
+    for run in study.runs.values():
+        if run.spec.verb == "evaluate" and run.spec.held_out:
+            tasks = of[run.spec.held_out]
+            named = [of[each].labels["finetune"] for each in tasks.spec.apart_from or ()]
+            learned.setdefault(run.labels.get("finetune", run.labels.get("fuse")), set()).update(
+                named
+            )
+            assert run.inputs[-1] == tasks.path
+            assert tasks.inputs[1:] == tuple(of[each].path for each in tasks.spec.apart_from or ())
+    assert learned == {
+        **{None: set(), "part": {"part"}, "docstring": {"docstring"}},
+        "both": {"part", "docstring"},
+    }
+
+
 def test_cooldowns_go_on_from_the_trunk_and_share_it():
     fuse = {"cooldowns": {"members": {"cooldowns": 4}, "models": ["50k"], "suites": []}}
     study = load(with_(fuse=fuse))
@@ -149,6 +173,32 @@ def test_rows_that_lack_what_is_asked_for(tmp_path, change, says):
 
 
 @pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"prompt": "{txt} ->"}, ["finetune.mine.prompt", "'txt'", "'text'"]),
+        ({"document": "page"}, ["finetune.mine.document", "'page'", "rows.parquet"]),
+    ],
+)
+def test_columns_of_a_parquet_file_are_known_before_anything_runs(tmp_path, change, says):
+    rows = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist([{"text": "a", "label": "b"}]), rows)
+    mine = {"examples": str(rows), "prompt": "{text} ->", "answer": " {label}", "choices": True}
+    assert runs("examples", with_(finetune={"mine": mine}))
+    message = refused(with_(finetune={"mine": {**mine, **change}}))
+    for words in says:
+        assert words in message, message
+
+
+def test_docstrings_are_of_python_code(tmp_path):
+    (tmp_path / "notes.txt").write_text("a note\n" * 5_000)
+    given = with_(data={"corpus": str(tmp_path)}, finetune={"mine": {"examples": "docstring"}})
+    message = refused(given)
+    assert "finetune.mine.examples" in message and ".txt files alone" in message
+    (tmp_path / "code.py").write_text("x = 1\n" * 5_000)
+    assert runs("examples", given)
+
+
+@pytest.mark.parametrize(
     ("finetune", "says"),
     [
         ({"examples": "prat"}, ["finetune.mine", "examples", "'prat'", "docstring, part"]),
@@ -169,6 +219,10 @@ def test_rows_that_lack_what_is_asked_for(tmp_path, change, says):
         (
             {"examples": "part", "fractions": ["1/4"], "fractions_of": ["50k"]},
             ["finetune.mine.fractions", "add 1"],
+        ),
+        (
+            {"examples": "part", "methods": ["lora"], "lora": {"rank": 64}},
+            ["finetune.mine.lora.rank", "64", "width of 22k"],
         ),
         ({"examples": "part", "epochs": 3}, ["finetune.mine", "'epochs'"]),
     ],

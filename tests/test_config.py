@@ -1,5 +1,7 @@
 """Bad input: one readable message that names the key, before any job starts."""
 
+import json
+
 import pytest
 
 from llama_bench.sections.fit import LAW_NEEDS
@@ -254,6 +256,13 @@ def test_the_schema_is_that_of_the_types(repository, tmp_path):
     write_schema(tmp_path / "schema.json")
     written = (repository / "workflow" / "config.schema.json").read_text()
     assert (tmp_path / "schema.json").read_text() == written
+
+
+def test_every_key_is_described_in_the_schema(repository):
+    schema = json.loads((repository / "workflow" / "config.schema.json").read_text())
+    for name, section in {"study": schema, **schema["$defs"]}.items():
+        for key, told in section.get("properties", {}).items():
+            assert told.get("description") or "$ref" in told, f"{name}.{key}"
 
 
 def test_a_path_from_home_is_what_the_job_is_given(tmp_path, monkeypatch):

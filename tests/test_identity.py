@@ -39,11 +39,14 @@ CASES = {
         ),
         "python-stdlib-v2048-179c3473",
     ),
-    "tasks": (TasksSpec(data="python-stdlib-v2048-00000000", items=120), "held-out-120-af19418b"),
+    "tasks": (
+        TasksSpec(data="python-stdlib-v2048-00000000", items=120, grammar=None),
+        "held-out-120-af19418b",
+    ),
     "train": (TrainSpec(**TRAIN), "50.9k-200k-s0-258d117e"),
     "evaluate": (
         EvaluateSpec(train="50.9k-200k-s0-00000000", tasks=("heldout_next_line",)),
-        "50.9k-200k-s0-c6a3926e",
+        "50.9k-200k-s0-abf3ef06",
     ),
     "examples": (
         ExamplesSpec(
@@ -54,7 +57,7 @@ CASES = {
             validation=0.15,
             test=0.25,
         ),
-        "finetune_part-50ec1566",
+        "finetune_part-bbb292bc",
     ),
     "finetune": (
         FinetuneSpec(
@@ -68,7 +71,7 @@ CASES = {
             context=256,
             learning_rate=1e-3,
         ),
-        "50.9k-200k-s0-finetune_part-bb086678",
+        "50.9k-200k-s0-finetune_part-7d9a654a",
     ),
     "fuse": (
         FuseSpec(
@@ -80,7 +83,7 @@ CASES = {
             temperature=1,
             data="python-stdlib-v2048-00000000",
         ),
-        "softmax-of-2-50.9k-200k-s0-5dc26b22",
+        "softmax-of-2-50.9k-200k-s0-57a97481",
     ),
     "probe": (
         ProbeSpec(
@@ -93,7 +96,7 @@ CASES = {
             repeats=5,
             seconds=0.3,
         ),
-        "50.9k-cpu-b0c0637d",
+        "50.9k-cpu-01620766",
     ),
 }
 

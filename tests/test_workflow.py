@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from base64 import urlsafe_b64encode
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ import pytest
 import yaml
 
 from llama_bench import records
-from llama_bench.study import listing_of, load
+from llama_bench.study import UserError, listing_of, load
 from workflow import REPOSITORY, plan, snakemake
 
 TINY = yaml.safe_load((REPOSITORY / "studies/smoke.yaml").read_text())
@@ -133,25 +134,53 @@ def test_fine_tuning_and_fusion_are_added_to_what_is_there(done, tmp_path):
     rows.write_text("".join(json.dumps(row) + "\n" for row in told))
     kinds = {"examples": str(rows), "prompt": "{text} is", "answer": " {is}", "choices": True}
     kinds |= {"models": ["10k"], "steps": 10, "context": 64, "suites": []}
+    kinds |= {"from_zero": True, "methods": ["full", "lora"]}
     fused = {"members": {"cooldowns": 2}, "models": ["10k"], "line": 3, "control": False}
-    config = {**changed(finetune={"kinds": kinds}, fuse={"pair": fused}), "study": "adapted"}
+    tuned = {"members": {"finetune": ["kinds"]}, "models": ["10k"], "line": 3, "suites": []}
+    seeds = {"members": {"seeds": 2}, "models": ["10k"], "line": 3, "suites": [], "probe": False}
+    seeds |= {"allow_unrelated": True, "methods": ["uniform"]}
+    asked = {"pair": fused, "tuned": tuned | {"probe": False}, "strangers": seeds}
+    config = {**changed(finetune={"kinds": kinds}, fuse=asked), "study": "adapted"}
     ended = snakemake(folder, "--config", written(folder, config))
     assert ended.returncode == 0, ended.stderr[-3000:]
     before, after = ({p.parent.name: p for p in of.rglob("record.json")} for of in (done, folder))
     found = [records.read(after[name]) for name in after.keys() - before.keys()]
-    assert sorted(record.verb for record in found) == sorted(
-        ["train", "examples", "finetune", "fuse", "fuse", "probe"] + ["evaluate"] * 4
-    ), "a member, the test before and after, both fusions on the suite, the ensemble's cost"
+    assert Counter(record.verb for record in found) == {
+        **{
+            "train": 3,
+            "examples": 1,
+            "finetune": 4,
+        },  # a cooldown, a seed and its control; a control
+        **{"fuse": 6, "probe": 1},  # a mean and a mixture of each three
+        "evaluate": 1 + 4 + 2 + 2,  # before, after, and fusions on the test; on the suite
+    }
     assert {record.status for record in found} == {"ok"}
     tables = folder / "results/studies/adapted/tables"
     gains, fusions, cells = (
         pd.read_parquet(tables / f"{name}.parquet") for name in ("gains", "fusions", "cells")
     )
     assert set(fusions["method"]) == {"uniform", "mixture"}
+    means = fusions[fusions["method"] == "uniform"].set_index("fuse")
+    assert set(gains["against"]) == {"before", "from zero"}
+    assert means["barrier"]["strangers"] > 10 * means["barrier"]["pair"]
+    assert means["control_loss"].notna().to_dict() == {
+        **{"pair": False, "strangers": False},  # none, and a training, which has told its own
+        "tuned": True,
+    }
     assert len(gains) and set(cells["members"].dropna()) == {2}
     report = (folder / "results/studies/adapted/report.html").read_text()
     for words in ("Fine-tuning", "Fusion", "ensemble, mixture", "What failed or is missing"):
         assert words in report
+
+
+def test_a_run_that_is_forced_is_given_its_inputs(done):
+    """A finished one needs none, and would fail without them when it is made again."""
+    dry = snakemake(done, "-n", "-p", "-R", "evaluate", "--config", written(done, TINY))
+    assert dry.returncode == 0, dry.stderr[-3000:]
+    told = [line for line in dry.stdout.splitlines() if "llama_bench evaluate " in line]
+    assert len(told) == 4
+    for command in told:
+        assert command.count("results/runs/train/") == 1 and "results/runs/tasks/" in command
 
 
 def test_a_law_is_fitted_without_measuring(done):
@@ -212,6 +241,19 @@ def test_real_pretrained_llamas_stand_beside_the_trained(done, shared):
         assert counts.loc["stories3M"].tolist() == [3_148_224, 2_361_792]
     report = (done / "results/studies/beside/report.html").read_text()
     assert "stories3M" in report
+
+
+def test_a_model_over_several_gpus_is_said_in_the_command_and_renames_nothing(tmp_path, shared):
+    folder = {"path": str(shared("models", "stories260K"))}
+    alone, spread = ({"pretrained": [folder | more]} for more in ({}, {"gpus": 2}))
+    assert load(changed(models=spread)).runs.keys() == load(changed(models=alone)).runs.keys()
+    with pytest.raises(UserError, match="is spread over several GPUs"):
+        load(changed(models=spread, evaluate={"quantization": "int8"}))
+    shown = snakemake(tmp_path, "-n", "-p", "--config", written(tmp_path, changed(models=spread)))
+    assert shown.returncode == 0, shown.stderr
+    commands = [line for line in shown.stdout.splitlines() if " evaluate '" in line]
+    spread = [line for line in commands if "LLAMA_BENCH_GPUS=2 python -m llama_bench" in line]
+    assert len(commands) == 5 and spread == [line for line in commands if "pretrained" in line]
 
 
 def test_a_forecast_is_written_before_the_run_that_tests_it(tmp_path):

@@ -24,7 +24,9 @@ from llama_bench.derive.tables import (
     screen,
     study_tables,
     task_ladder,
+    tradeoffs,
     transfer,
+    tuned,
 )
 from llama_bench.fields import UserError
 
@@ -48,10 +50,12 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
     found["pairs"] = [row for _, row in pairs.rows(entries)]
     found["screen"] = [row for _, row in screen.rows(found["scores"], found["pairs"])]
     found["task_ladder"] = task_ladder.rows(found["ladder"], found["scores"], entries)
-    for table, row in (*gains.rows(entries), *transfer.rows(found["finetunings"])):
+    tunings = (*tuned.absent(entries), *transfer.rows(found["finetunings"]))
+    for table, row in (*gains.rows(entries), *tunings):
         found[table].append(row)
     for table, row in (*fused.laws(found["fusion_growth"]), *fused_scores.rows(entries)):
         found[table].append(row)
+    found["tradeoffs"] = [row for _, row in tradeoffs.rows(found)]
     known = {(entry.verb, entry.id): entry for entry in reversed(entries)}
 
     def run_of(verb: str, run: str) -> Entry:

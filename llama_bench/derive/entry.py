@@ -37,7 +37,8 @@ class Entry:
             return "trained"
         if self.record is None or "model" not in self.labels:
             return None
-        if "finetune" in self.labels:  # a trained base has a budget
+        fused = "fuse" in self.labels and self.verb != "probe"
+        if fused or "finetune" in self.labels:  # a trained base has a budget
             return "trained" if self.labels.get("from_zero") else "pretrained"
         return "pretrained" if self.record.spec.get("pretrained") else "trained"
 

@@ -116,7 +116,12 @@ def _tasks(content) -> dict[str, Any]:
     first = scores.above_chance(content)
     said = [first] if first else []
     return {
-        "task_words": [*said, *noisetext.words(content), *answertext.words(content)],
+        "task_words": [
+            *said,
+            *noisetext.words(content),
+            *answertext.words(content),
+            *answertext.altered(content),
+        ],
         "blurred": noisetext.mark(content),
         "pairs": noisetext.pair_tables(content),
         "screen": noisetext.screen_rows(content),

@@ -11,20 +11,21 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
+from llama_bench import sources
 from llama_bench.fields import UserError
 from llama_bench.measure import ensemble_model, held_out_loss, model
 from llama_bench.measure.ensemble_model import (
     EnsembleConfig,
     EnsembleForCausalLM,
-    Pool,
     member_name,
+    normalised,
 )
 from llama_bench.measure.fusing import weight_files
 from llama_bench.records import Refusal
@@ -85,31 +86,39 @@ def config_of(
     return EnsembleConfig(members=members, weights=weights, method=method, dtype=widest)
 
 
-def running_losses(
-    method: str, logits_of_members: Iterable[torch.Tensor], targets: torch.Tensor
-) -> Iterator[torch.Tensor]:
-    """Nats per token (float64, as `targets`) of the first 1, 2, ... members, evenly weighted; the
-    logits, `targets` x vocabulary, may come one member at a time."""
-    pool = Pool(method)
-    for logits in logits_of_members:
-        pool.add(logits)
-        yield -pool.log_probabilities().gather(-1, targets[..., None])[..., 0].double()
-
-
 @torch.inference_mode()
-def growing_losses(whole: EnsembleForCausalLM, windows: np.ndarray) -> np.ndarray:
-    """Of the first 1, 2, ... members, evenly weighted, in one pass of each: (members, windows,
-    context) float64 nats; `windows` are ids (windows, context + 1)."""
-    numbers = (windows.shape[1] - 1) * whole.config.vocab_size
+def losses_of_sets(
+    whole: EnsembleForCausalLM, windows: np.ndarray, sets: list[tuple[int, ...]]
+) -> np.ndarray:
+    """Of ensembles of some members, by their places, evenly weighted, in one pass of each member:
+    (sets, windows, context) float64 nats; `windows` are ids (windows, context + 1)."""
+    numbers = (windows.shape[1] - 1) * whole.config.vocab_size * len(whole.members)
     at_once = max(1, held_out_loss.LOGITS_AT_ONCE // numbers)
     parts = []
     for first in range(0, len(windows), at_once):
         ids = torch.from_numpy(windows[first : first + at_once]).to(whole.device)
         inputs, targets = ids[:, :-1], ids[:, 1:]
-        logits = (member(inputs, use_cache=False).logits for member in whole.members)
-        found = running_losses(whole.config.method, logits, targets)
+        told = [
+            normalised(member(inputs, use_cache=False).logits.float()) for member in whole.members
+        ]
+        found = _of_sets(whole.config.method, told, targets, sets)
         parts.append(torch.stack(list(found)).cpu().numpy())
     return np.concatenate(parts, axis=1)
+
+
+def _of_sets(
+    method: str, told: list[torch.Tensor], targets: torch.Tensor, sets: list[tuple[int, ...]]
+) -> Iterator[torch.Tensor]:
+    """As the pool of these members says, from their log-probabilities, each computed once: a
+    mixture needs those of the targets alone."""
+    given = torch.stack([each.gather(-1, targets[..., None])[..., 0].double() for each in told])
+    for places in sets:
+        chosen = given[list(places)]
+        if method == "mixture":
+            yield math.log(len(places)) - chosen.logsumexp(0)
+        else:
+            mean = sum(told[place] for place in places) / len(places)
+            yield mean.logsumexp(-1).double() - chosen.mean(0)
 
 
 def _check_weights(weights: list[float], members: int) -> None:
@@ -141,7 +150,7 @@ def _refuse_other_vocabularies(folders: list[Path], configs: list[PreTrainedConf
         if config.vocab_size != configs[0].vocab_size:
             sizes = f"{config.vocab_size} ids, {folders[0]} {configs[0].vocab_size}"
             raise Refusal("refused", f"{folder} has {sizes}; an ensemble shares one vocabulary")
-        if not held_out_loss.same_tokenizer(folders[0], folder):
+        if not sources.same_tokenizer(folders[0], folder):
             reason = f"{folder} and {folders[0]} have different tokenizers"
             raise Refusal("refused", f"{reason}; an ensemble shares one vocabulary")
 

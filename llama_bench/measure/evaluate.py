@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval draws a bar for every task
@@ -43,19 +44,10 @@ def run(spec: EvaluateSpec, folder: Path, inputs: list[Path], progress) -> dict:
     left_out = records.read(tasks_record).result["left_out"] if tasks_record else {}
     names = [name for name in spec.tasks if name not in left_out]
     kept = Kept(spec, folder)
-    try:
-        with (
-            memory.bounded(model.device()),
-            adapters.opened(spec, source, folder) as (lm, parameters, about),
-        ):
-            finished, failed = suite.ask(lm, spec, names, folders, kept, progress)
-            samples = []
-            if spec.prompts and spec.prompt_tokens:
-                samples = generation.samples(lm, spec.prompts, spec.prompt_tokens, spec.seed)
-    except Exception as error:
-        if memory.is_out_of_memory(error):
-            raise Refusal("out-of-memory", str(error).splitlines()[0]) from error
-        raise
+    with memory.bounded(model.device()), ExitStack() as opened:
+        lm, parameters, about = _opened(opened, spec, source, folder)
+        finished, failed = suite.ask(lm, spec, names, folders, kept, progress)
+        samples, lacking = _samples(lm, spec)
     _write(finished, folder)
     kept.forget()
     return {
@@ -63,10 +55,33 @@ def run(spec: EvaluateSpec, folder: Path, inputs: list[Path], progress) -> dict:
         "scores": [row for task in finished for row in task.scores],
         "answers": [row for task in finished for row in task.answers],
         "constructions": [row for task in finished for row in task.constructions],
-        "failed": failed,
+        "failed": failed + lacking,
         "samples": samples,
         "model": about,
     }
+
+
+def _opened(opened: ExitStack, spec: EvaluateSpec, source: Path | None, folder: Path) -> tuple:
+    """What `adapters.opened` gives; a model that does not fit into memory is refused."""
+    try:
+        return opened.enter_context(adapters.opened(spec, source, folder))
+    except Exception as error:
+        if memory.is_out_of_memory(error):
+            raise Refusal("out-of-memory", suite.first_line(error)) from error
+        raise
+
+
+def _samples(lm, spec: EvaluateSpec) -> tuple[list[dict], list[dict]]:
+    """Rows of `samples`, or one of `failed` where memory does not suffice."""
+    if not (spec.prompts and spec.prompt_tokens):
+        return [], []
+    try:
+        return generation.samples(lm, spec.prompts, spec.prompt_tokens, spec.seed), []
+    except Exception as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        row = {"task": "prompts", "status": "out-of-memory", "reason": suite.first_line(error)}
+        return [], [row]
 
 
 def _be_quiet() -> None:

@@ -58,13 +58,13 @@ def run(spec: ExamplesSpec, folder: Path, inputs: list[Path], progress) -> dict:
     progress(1, 3, f"{len(found.examples)} examples to split")
     parts = _split(spec, found, left_out)
     labels = sorted({e.answer for e in parts[TRAIN]}) if found.choices else None
-    _check(key, parts, labels)
+    _check(spec, key, parts, labels)
     progress(2, 3, "writing them")
     for part in (TRAIN, VALIDATION):
         files.write_part(folder / f"{part}.parquet", parts[part], labels)
     trained_on = {found.near.get(e.document) for part in (TRAIN, VALIDATION) for e in parts[part]}
     unseen = [each for each in documents if found.near.get(each[0], each[0]) not in trained_on]
-    files.write_documents(folder / "unseen.parquet", unseen)
+    files.write_unseen(folder, unseen)
     longest = max(_bytes(e) for held in parts.values() for e in held)
     about = files.write_task(
         folder / "tasks", spec.task, found.description, parts[TEST], labels, found.end, longest
@@ -166,8 +166,10 @@ def _bounded(spec: ExamplesSpec, parts: Parts) -> Parts:
     return bounded
 
 
-def _check(key: str, parts: Parts, labels: list[str] | None) -> None:
-    """Raises UserError for what nothing could be told from."""
+def _check(spec: ExamplesSpec, key: str, parts: Parts, labels: list[str] | None) -> None:
+    """Raises UserError for what nothing could be told from; more `items` are advised where it is
+    they that end the test part."""
+    more = ", or raise items" if len(parts[TEST]) >= int(spec.items * spec.test + 0.5) else ""
     if labels is not None and not 2 <= len(labels) <= MOST_LABELS:
         raise UserError(
             f"{key}: the training part has {len(labels)} labels; 2 to {MOST_LABELS} can be told "
@@ -179,11 +181,11 @@ def _check(key: str, parts: Parts, labels: list[str] | None) -> None:
         some = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
         raise UserError(
             f"{key}: {len(empty)} of {len(labels)} labels have no test example ({some}); give each "
-            "at least two documents, leave its rows out, or raise items"
+            f"at least three documents, or leave its rows out{more}"
         )
     if len(parts[TEST]) < LEAST_TEST or not all(parts.values()):
         told = ", ".join(f"{part} {len(held)}" for part, held in parts.items())
         raise UserError(
             f"{key}: too few examples ({told}); of test {LEAST_TEST} are the least, and no part is "
-            "empty: raise items, validation or test, or give more documents"
+            f"empty: give more documents, or larger shares for validation and test{more}"
         )

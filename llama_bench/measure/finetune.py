@@ -77,7 +77,9 @@ def _tuned(spec: FinetuneSpec, folder: Path, inputs: list[Path], device, progres
     refuse_nan(after["test_loss"], state.step, spec.steps)
     states.forget(folder)
     return {
-        **_about(spec, base, counts, engine, parts, left_out, examples["task"]),
+        **_about(spec, base, counts, engine, parts, examples["task"]),
+        "left_out": left_out,
+        "absent_labels": answers.absent_labels(parts, examples["choices"]),
         **_course_taken(course, counts, base),
         **_compared(state, after, parts, examples["choices"]),
         "tokens_per_second": pace,
@@ -138,7 +140,7 @@ def _cast(model, dtype: torch.dtype) -> None:
         weight.data = weight.data.to(dtype)
 
 
-def _about(spec, base: Base, counts: dict, engine: Engine, parts, left_out, task: str) -> dict:
+def _about(spec, base: Base, counts: dict, engine: Engine, parts, task: str) -> dict:
     return {
         "parameters": counts,
         "trained_parameters": sum(weight.numel() for weight in engine.weights.values()),
@@ -148,7 +150,6 @@ def _about(spec, base: Base, counts: dict, engine: Engine, parts, left_out, task
         "fraction": spec.fraction or 1.0,
         "method": spec.method,
         "examples": {name: len(part) for name, part in parts.items()},
-        "left_out": left_out,
         "answer_tokens": {name: int(part.answer_lengths.sum()) for name, part in parts.items()},
         "learning_rate": spec.learning_rate,
     }

@@ -19,7 +19,7 @@ import transformers
 from llama_bench.measure import ensemble, held_out_loss, lineage, memory
 from llama_bench.measure import model as models
 from llama_bench.measure.fusing import agreement, averaging, path, spherical, with_mergekit
-from llama_bench.measure.fusing.judge import Judge, context_of
+from llama_bench.measure.fusing.judge import Judge, ask, context_of, loaded_from
 from llama_bench.measure.fusing.members import Member, members_of
 from llama_bench.measure.fusing.weighing import Weighed, weigh
 from llama_bench.measure.training.validation import quality
@@ -31,8 +31,8 @@ def run(spec: FuseSpec, folder: Path, inputs: list[Path], progress) -> dict:
     """Fuse to `folder`/checkpoint; docs/protocol.md has the keys of what is returned.
 
     `inputs`: the prepare record, then one per member in their order (the record of its run, or a
-    pretrained model's folder; nothing for one on the Hub). Raises Refusal: refused (members that
-    cannot be one), missing, non-finite, out-of-memory.
+    pretrained model's folder; nothing for one on the Hub), and then the control's. Raises Refusal:
+    refused (members that cannot be one), missing, non-finite, out-of-memory.
     """
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -41,8 +41,9 @@ def run(spec: FuseSpec, folder: Path, inputs: list[Path], progress) -> dict:
     try:
         with memory.bounded(device):
             members = members_of(spec, inputs[1:])
-            related = _refuse_misfits(spec, members)
-            result = _fused(spec, members, inputs[0].parent, folder, progress)
+            control = members.pop() if spec.control else None
+            related = _refuse_misfits(spec, members, control)
+            result = _fused(spec, members, control, inputs[0].parent, folder, progress)
     except Exception as error:
         if memory.is_out_of_memory(error):
             raise Refusal("out-of-memory", str(error).strip().splitlines()[0]) from error
@@ -60,27 +61,29 @@ def run(spec: FuseSpec, folder: Path, inputs: list[Path], progress) -> dict:
     }
 
 
-def _refuse_misfits(spec: FuseSpec, members: list[Member]) -> bool:
+def _refuse_misfits(spec: FuseSpec, members: list[Member], control: Member | None) -> bool:
     """Whether all are related. Raises Refusal before anything is computed."""
-    agreement.one_vocabulary(members)
-    if spec.method == "mergekit":
-        with_mergekit.refuse_unrunnable(spec.configuration, members)
+    agreement.one_vocabulary([*members, *([control] if control else [])])
     if not spec.of_outputs and (spec.method != "mergekit" or spec.growing):
         agreement.one_shape(members)
     elif spec.line:
-        agreement.one_shape(members[:2])
+        agreement.one_shape(
+            members[:2], "a line needs one shape; fuse.<name>.line: 0 leaves it out"
+        )
+    if spec.method == "mergekit":
+        with_mergekit.refuse_unrunnable(spec.configuration, members)
     allowed = bool(spec.allow_unrelated) or spec.of_outputs
     return agreement.one_family(members, allowed)
 
 
-def _fused(spec: FuseSpec, members, prepared: Path, folder: Path, progress) -> dict:
+def _fused(spec: FuseSpec, members, control, prepared: Path, folder: Path, progress) -> dict:
     context = context_of(members)
     held = held_out_loss.windows_of(prepared, context, members[0].folder)
     judge = Judge(members, spec.data, held, folder / ".mean")
     weighed = weigh(spec, judge, progress)
     progress(0, 1, "fusing")
     _write(spec, members, weighed, folder)
-    loaded = models.load(folder / "checkpoint", trusted=members[0].trusted).to(models.device())
+    loaded = loaded_from(folder / "checkpoint", members[0].trusted)
     losses = held_out_loss.losses(loaded, held.judging)
     if not np.isfinite(losses).all():
         for place in range(len(members)):
@@ -89,18 +92,19 @@ def _fused(spec: FuseSpec, members, prepared: Path, folder: Path, progress) -> d
     parameters = models.count(loaded)
     growing = None
     if spec.growing and spec.of_outputs:
-        growing = _growing_ensemble(loaded, held.judging)
+        growing = _growing_ensemble(loaded, held.judging, spec.draws or 1)
     del loaded
     if spec.method not in ("slerp", "mergekit") and not spec.of_outputs:
         judge.know(weighed.weights, losses)
-    gain = _gain(judge, losses)
+    best = judge.best()
     if spec.growing and not spec.of_outputs:
-        growing = path.growing(judge, progress)
+        growing = path.growing(judge, spec.draws or 1, progress)
     line = path.line(judge, spec.line, progress) if spec.line else None
     return {
         "parameters": parameters,
         **quality((losses, held.judging[:, 1:]), held.token_bytes),
-        **gain,
+        **_gain(best, losses),
+        "control": _control(control, held.judging, best),
         "members": _rows(spec, judge, weighed),
         "joined": weighed.joined,
         "growing": growing,
@@ -127,9 +131,11 @@ def _write(spec: FuseSpec, members: list[Member], weighed: Weighed, folder: Path
     aside.rename(target)
 
 
-def _growing_ensemble(loaded, windows: np.ndarray) -> list[dict]:
-    found = ensemble.growing_losses(loaded, windows).mean(axis=(1, 2)).tolist()
-    return [{"members": members, "loss": loss} for members, loss in enumerate(found, 1)]
+def _growing_ensemble(loaded, windows: np.ndarray, draws: int) -> list[dict]:
+    sets = path.sets_of_members(len(loaded.members), draws)
+    found = ensemble.losses_of_sets(loaded, windows, [each for some in sets for each in some])
+    told = iter(found.mean(axis=(1, 2)).tolist())
+    return [path.grown(some, [next(told) for _ in some]) for some in sets]
 
 
 def _rows(spec: FuseSpec, judge: Judge, weighed: Weighed) -> list[dict]:
@@ -147,10 +153,17 @@ def _rows(spec: FuseSpec, judge: Judge, weighed: Weighed) -> list[dict]:
     ]
 
 
-def _gain(judge: Judge, losses: np.ndarray) -> dict:
+def _control(control: Member | None, windows: np.ndarray, best: np.ndarray) -> dict | None:
+    if control is None:
+        return None
+    losses = ask(control.folder, windows, control.trusted)
+    if not np.isfinite(losses).all():
+        raise Refusal("non-finite", f"{control.name}: its loss is not finite")
+    return {"loss": float(losses.mean()), **_gain(best, losses)}
+
+
+def _gain(best: np.ndarray, losses: np.ndarray) -> dict:
     """Over the best member, on the same windows."""
-    places = range(len(judge.members))
-    best = min(places, key=lambda place: judge.loss(judge.alone(place)))
-    gains = (judge.losses(judge.alone(best)) - losses).mean(axis=1)
+    gains = (best - losses).mean(axis=1)
     error = float(gains.std(ddof=1) / math.sqrt(len(gains))) if len(gains) > 1 else None
     return {"gain": float(gains.mean()), "gain_standard_error": error}

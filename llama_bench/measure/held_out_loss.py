@@ -4,7 +4,8 @@ A training measures its own with the code that trained it (training/validation.p
 was fine-tuned, fused or loaded is asked here, through transformers' forward pass in float32, on the
 same windows, so that the numbers compare. What chooses among models has other windows, between
 those: it must not judge them. A tokenizer of its own splits text differently, so a model that has
-one gets the corpus's test documents in its own tokens.
+one gets the same documents in its own tokens. (Not the test documents: fine-tunings learn from
+them.)
 
 Logits are the largest tensor there is, so they are held a few million at a time; where one window
 has more, it is read in pieces through the key-value cache.
@@ -12,21 +13,20 @@ has more, it is read in pieces through the key-value cache.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel
 
 from llama_bench import records
 from llama_bench.fields import UserError
-from llama_bench.measure.text.held_out import TEST, TOKEN_BYTES, TOKENIZER, VALIDATION
+from llama_bench.measure.text.held_out import TOKEN_BYTES, TOKENIZER, VALIDATION
 from llama_bench.measure.text.tokenizer import Encoder
 from llama_bench.measure.training.validation import VALIDATION_TOKENS, judged
+from llama_bench.sources import same_tokenizer
 
 CHOOSING_TOKENS = VALIDATION_TOKENS // 2  # every candidate is asked them again
 LOGITS_AT_ONCE = 2**22  # on a CPU: 16 MB
@@ -46,22 +46,33 @@ class HeldOut:
 
 def windows_of(prepared: Path, context: int, tokenizer: Path | None = None) -> HeldOut:
     """Of a prepare run's held-out text, `prepared` being its folder. With the folder of another
-    `tokenizer`, the test documents in its tokens; bits per byte is missing where they lose text.
+    `tokenizer`, the same documents in its tokens; bits per byte is missing where they lose text.
 
     Raises UserError where there is less text than one window.
     """
     if tokenizer is None or same_tokenizer(tokenizer, prepared / TOKENIZER):
-        width = records.read(prepared / "record.json").result["token_width"]
-        ids = np.memmap(prepared / VALIDATION, dtype={2: "<u2", 4: "<u4"}[width], mode="r")
-        lengths = np.load(prepared / TOKEN_BYTES)
+        ids, lengths = _validation(prepared), np.load(prepared / TOKEN_BYTES)
     else:
-        texts = pq.ParquetFile(prepared / TEST).read(["text"])["text"].to_pylist()
-        ids, lengths = encoded(texts, tokenizer)
+        ids, lengths = encoded(_decoded(prepared), tokenizer)
     judging, rest = _judging(ids, context)
     apart = len(rest) * context >= CHOOSING_TOKENS // 4
     wanted = max(1, CHOOSING_TOKENS // context)
     choosing = _spread(rest if apart else judging, wanted)
     return HeldOut(_cut(ids, judging, context), _cut(ids, choosing, context), apart, lengths)
+
+
+def _validation(prepared: Path) -> np.ndarray:
+    width = records.read(prepared / "record.json").result["token_width"]
+    return np.memmap(prepared / VALIDATION, dtype={2: "<u2", 4: "<u4"}[width], mode="r")
+
+
+def _decoded(prepared: Path) -> list[str]:
+    """The validation documents, which lie there as tokens, each after one BOS."""
+    encoder, ids = Encoder(prepared / TOKENIZER), _validation(prepared)
+    documents = np.split(ids, np.flatnonzero(ids == encoder.bos))[1:]
+    return encoder.tokenizer.decode_batch(
+        [document[1:].tolist() for document in documents], skip_special_tokens=False
+    )
 
 
 def windows_of_texts(
@@ -81,21 +92,6 @@ def encoded(texts: Iterable[str], tokenizer: Path) -> tuple[np.ndarray, np.ndarr
     lengths = encoder.token_bytes()
     lengths = np.zeros_like(lengths) if encoder.loss_of(content) else lengths
     return np.frombuffer(encoder.pack(content), dtype=encoder.dtype), lengths
-
-
-def same_tokenizer(first: Path, second: Path) -> bool:
-    """Whether two folders hold tokenizers that split every text into the same ids. How batches are
-    cut and padded is no part of that."""
-    return _splitting(first) == _splitting(second)
-
-
-def _splitting(folder: Path) -> dict:
-    path = folder / "tokenizer.json"
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a tokenizer ({error})") from None
-    return {key: content[key] for key in content if key not in ("truncation", "padding")}
 
 
 def _judging(ids: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray]:

@@ -107,7 +107,8 @@ def _measure(verb: str, spec, folder: Path, inputs: list[Path]) -> Record:
     try:
         _refuse_unfinished(spec, inputs)
         if verb in ON_GPU and getattr(spec, "device", "cuda") == "cuda":
-            gpu.claim(Progress(f"{verb} {spec.id}").say)
+            named = getattr(spec, "device_name", None)
+            gpu.claim(Progress(f"{verb} {spec.id}").say, named, gpu.wanted())
         step = importlib.import_module(f"llama_bench.measure.{verb}")
         _give_threads()
         ready = time.time()

@@ -49,16 +49,11 @@ def folder_of(member: Member, source: Path | None) -> Path:
 
 
 def _fetched(pretrained: Pretrained) -> Path:
-    from huggingface_hub import snapshot_download
-
     from llama_bench.measure import model
 
     repo, revision = pretrained.repo, pretrained.revision
     try:
-        model.ask_hub(repo, revision)
-        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-        patterns += ["*.py"] if pretrained.trust_remote_code else []
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        return model.fetched(repo, revision, bool(pretrained.trust_remote_code))
     except Refusal:
         raise
     except (OSError, RuntimeError) as error:

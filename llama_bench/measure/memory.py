@@ -26,15 +26,23 @@ _REFUSALS = (
     "not enough memory",
     "bad_alloc",
     "could not create a memory object",  # oneDNN
+    "out of memory",  # "CUDA error: ...", "Triton Error [CUDA]: ..."
+    "STATUS_ALLOC_FAILED",  # cuBLAS, cuDNN
     "size calculation overflowed",  # more bytes than 64 bits count
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on whichever device."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _REFUSALS)
+    """Whether an exception, or one that it was raised from, says that memory ran out, on whichever
+    device."""
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, (torch.OutOfMemoryError, MemoryError)):
+            return True
+        if isinstance(at, RuntimeError) and any(text in str(at) for text in _REFUSALS):
+            return True
+        at = getattr(at, "inner_exception", None) or at.__cause__  # the first: torch.compile's
+    return False
 
 
 class HostMemory:

@@ -6,19 +6,18 @@ model lists them: one seed gives the same bytes whatever was drawn before, and d
 disturbs no other random numbers. The spread is GPT-2's (Radford et al. 2019, section 2.3): 0.02,
 and for the two matrices of a layer that write to the residual stream 0.02 / sqrt(2 x layers), so
 that the stream's variance at the start does not grow with depth.
-
-Importing torch and transformers takes seconds, most of it for what every model of transformers
-needs; there is no shorter way to `LlamaForCausalLM`, and `AutoModelForCausalLM` comes for free.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from huggingface_hub import errors, hf_hub_download
-from safetensors import SafetensorError
+from huggingface_hub import constants, errors, hf_hub_download, snapshot_download
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -27,11 +26,15 @@ from transformers import (
     PreTrainedModel,
 )
 
+from llama_bench.measure import gpu
 from llama_bench.measure.ensemble_model import EnsembleConfig, EnsembleForCausalLM
 from llama_bench.records import Refusal
 from llama_bench.shape import Shape
 
 SPREAD = 0.02
+# of a repository: what transformers loads; no pickle, nor the same weights in another layout
+_WEIGHTS = ("model.safetensors", "model-?????-of-?????.safetensors")
+_FETCHED = (*_WEIGHTS, "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja")
 
 # an ensemble loads like any other model: the code beside its weights is this package's own
 AutoConfig.register(EnsembleConfig.model_type, EnsembleConfig, exist_ok=True)
@@ -41,6 +44,11 @@ AutoModelForCausalLM.register(EnsembleConfig, EnsembleForCausalLM, exist_ok=True
 def device() -> torch.device:
     """The first GPU where torch sees one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def gpus() -> int:
+    """Over how many one model is to be spread; 1 where there is none."""
+    return gpu.wanted() if device().type == "cuda" else 1
 
 
 def build(
@@ -125,56 +133,101 @@ def save(model: PreTrainedModel, folder: Path, weights: dict | None = None) -> N
 
 
 def load(
-    source: Path | str,
-    revision: str | None = None,
+    folder: Path,
     dtype: torch.dtype = torch.float32,
     trusted: bool = False,
+    called: str | None = None,
+    placed: str | dict | None = None,
 ) -> PreTrainedModel:
-    """A pretrained causal model, in `dtype`, on the CPU.
+    """A folder's causal model, in `dtype`; on the CPU, or `placed` as accelerate has it.
 
-    `source` is a local folder, or with a `revision` a repository on the Hub. Raises Refusal
-    ("missing" where there is no such thing, "refused" where it cannot be had or used); what an
-    unreachable network raises is passed on, for it is no answer about the model. A repository may
-    run code of its own only if it is `trusted`; weights as pickle, which could, are never read.
+    Raises Refusal, which calls it `called` ("missing" where there is no model, "refused" where it
+    cannot be used). A model may run code of its own only if it is `trusted`; weights as pickle,
+    which could, are never read.
     """
-    if revision is None:
-        _refuse_what_is_no_model(Path(source))
-    else:
-        ask_hub(str(source), revision)
-    try:
+    called = called or str(folder)
+    check(folder, called)
+    with _refusing(called, trusted):
         model, report = AutoModelForCausalLM.from_pretrained(
-            source,
-            revision=revision or "main",
+            folder,
             dtype=dtype,
             trust_remote_code=trusted,
             use_safetensors=True,
-            local_files_only=revision is None,
+            local_files_only=not trusted,
             output_loading_info=True,
+            device_map=placed,
         )
-    except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "mismatch" not in str(error):
-            raise  # no memory, no network: says nothing about the model
-        if "trust_remote_code" in str(error):
-            reason = "asks to run code of its own; set trust_remote_code: true for it, if you do"
-            raise Refusal("refused", f"{source} {reason}") from error
-        raise Refusal("refused", f"{source} cannot be loaded: {first_line(error)}") from error
-    except OSError as error:
-        if revision is None or isinstance(error.__cause__, errors.RemoteEntryNotFoundError):
-            reason = f"{source} holds no model that can be loaded: {first_line(error)}"
-            raise Refusal("missing", reason) from error
-        raise
     if report["missing_keys"]:  # transformers would go on with random numbers in their place
         names = ", ".join(sorted(report["missing_keys"])[:3])
-        raise Refusal("refused", f"{source} lacks weights that its config asks for: {names}")
+        raise Refusal("refused", f"{called} lacks weights that its config asks for: {names}")
     return model
 
 
-def _refuse_what_is_no_model(folder: Path) -> None:
+def outline(folder: Path, trusted: bool = False, called: str | None = None) -> PreTrainedModel:
+    """The model that `load` would load, without its weights (on the meta device). Raises Refusal
+    where it would, as far as that can be told without them."""
+    called = called or str(folder)
+    check(folder, called)
+    with _refusing(called, trusted), torch.device("meta"):
+        config = AutoConfig.from_pretrained(
+            folder, trust_remote_code=trusted, local_files_only=not trusted
+        )
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
+
+
+def check(folder: Path, called: str) -> None:
+    """Raises Refusal where a folder has no config, or no weights that can be read whole."""
     if not (folder / "config.json").is_file():
-        raise Refusal("missing", f"{folder} holds no model (no config.json)")
-    if not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin")):
+        raise Refusal("missing", f"{called} holds no model (no config.json)")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights and any(folder.glob("*.bin")):
         reason = "has its weights as pickle alone, which can run code when it is read"
-        raise Refusal("refused", f"{folder} {reason}; convert them to safetensors")
+        raise Refusal("refused", f"{called} {reason}; convert them to safetensors")
+    if not weights:
+        raise Refusal("missing", f"{called} holds no weights (no *.safetensors)")
+    for path in weights:
+        try:
+            with safe_open(path, "pt"):  # reads the table of contents, and compares lengths
+                pass
+        except (SafetensorError, OSError) as error:
+            reason = f"{path.name} cannot be read: {first_line(error)}"
+            raise Refusal("refused", f"{called}: {reason}") from error
+
+
+@contextmanager
+def _refusing(called: str, trusted: bool) -> Iterator[None]:
+    """What says something about a model becomes a Refusal; no memory, no network say nothing."""
+    try:
+        yield
+    except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "mismatch" not in str(error):
+            raise
+        if "trust_remote_code" in str(error):
+            reason = "asks to run code of its own; set trust_remote_code: true for it, if you do"
+            raise Refusal("refused", f"{called} {reason}") from error
+        raise Refusal("refused", f"{called} cannot be loaded: {first_line(error)}") from error
+    except OSError as error:
+        if trusted:  # its code may lie in a repository that is out of reach
+            raise
+        reason = f"{called} holds no model that can be loaded: {first_line(error)}"
+        raise Refusal("missing", reason) from error
+
+
+def fetched(repo: str, revision: str, trusted: bool = False) -> Path:
+    """The folder of a Hub model's files, called after the commit that `revision` means.
+
+    Raises Refusal ("missing", or "refused" where it cannot be had or used); what an unreachable
+    network raises is passed on, for it is no answer about the model.
+    """
+    ask_hub(repo, revision)
+    patterns = [*_FETCHED, *(["*.py"] if trusted else [])]
+    folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    if not any(folder.glob("*.safetensors")):
+        if constants.HF_HUB_OFFLINE:
+            raise errors.OfflineModeIsEnabled(f"the weights of {repo} have not been fetched")
+        reason = "has no weights as safetensors; a pickle, which can run code, is not fetched"
+        raise Refusal("refused", f"{repo} at {revision} {reason}: convert them")
+    return folder
 
 
 def ask_hub(repo: str, revision: str) -> None:

@@ -4,8 +4,8 @@ Numbers of this kind are wrong more often than right for want of a warm-up, of r
 token counts, or of a quiet machine; so each cell of the grid keeps every repeat, how it was warmed
 up, and what else the machine was doing, and is timed in rounds over the whole grid, so that what
 disturbs the machine for a while meets every cell a little. One import and one model serve them all.
-A cell that cannot be measured (out of memory, too long a context, an engine that is not installed)
-is a row that says so; the others go on.
+A cell that cannot be measured (out of memory, too long a context, an engine that is not installed,
+a kernel that fails) is a row that says so; the others go on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ from llama_bench.measure.probing import (
     timing,
     vllm_engine,
 )
-from llama_bench.measure.probing.cells import GENERATION, Cells, Place, refused, row_of
+from llama_bench.measure.probing.cells import (
+    FAILED,
+    GENERATION,
+    Cells,
+    Place,
+    row_of,
+    unmeasured,
+)
 from llama_bench.shape import Shape
 from llama_bench.specs import ProbeSpec
 
@@ -53,7 +60,7 @@ def run(spec: ProbeSpec, folder: Path, inputs: list[Path], progress) -> dict[str
     if reason is None:
         measured = _measure(cells, inputs, folder, progress)
     else:
-        refusals = [refused(place, reason) for place in _grid(spec)]
+        refusals = [unmeasured(place, "refused", reason) for place in _grid(spec)]
         measured = {"weight_bytes": None, "cells": refusals, "largest_batches": []}
     energy = cells.instruments.energy
     return {
@@ -123,7 +130,16 @@ def _measure(cells: Cells, inputs: list[Path], folder: Path, progress) -> dict[s
         weight_bytes = engine.weight_bytes
     note("probed")
     ordered = [rows[place] for place in grid]
+    _raise_if_nothing(ordered)
     return {"weight_bytes": weight_bytes, "cells": ordered, "largest_batches": largest_batches}
+
+
+def _raise_if_nothing(rows: list[dict[str, Any]]) -> None:
+    """Errors of some cells are results; where they leave nothing they are an accident, to be tried
+    again."""
+    failures = [row["reason"] for row in rows if row["status"] == FAILED]
+    if failures and not any(row["seconds"] for row in rows):
+        raise RuntimeError(f"no cell could be measured: {failures[0]}")
 
 
 class _Noting:

@@ -21,12 +21,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from llama_bench.fields import UserError
+from llama_bench.measure.labelled import files
 from llama_bench.measure.questions import passages, questions, task_files
 from llama_bench.measure.questions.broken_code import broken_code
 from llama_bench.measure.questions.broken_prose import broken_prose
 from llama_bench.measure.questions.task_files import CHOICE, GREEDY, ROLLING, Kind, Metric, generate
 from llama_bench.measure.text import held_out
 from llama_bench.specs import TasksSpec
+from llama_bench.specs.tasks import running_grammar
 
 LEAST_ITEMS = 20  # fewer tell nothing: the standard error of a share would exceed 0.1
 ONE_ANSWER = 12  # a constant answer may be right for one item in so many
@@ -48,16 +51,25 @@ class Task:
 
 def run(spec: TasksSpec, folder: Path, inputs: list[Path], progress) -> dict:
     """Write `folder`/tasks; docs/protocol.md has the keys. Raises UserError without its input."""
+    if spec.grammar != running_grammar():
+        raise UserError(
+            f"these tasks are by the grammar of Python {spec.grammar or '3.11'}, and this is "
+            "another; run the study and its jobs with the same Python"
+        )
     documents = held_out.test_texts(inputs[0].parent)
+    asked_about = {name for name, _ in documents}.intersection(*map(files.unseen, inputs[1:]))
     out = folder / "tasks"
     task_files.write_functions(out)
     written, left_out = {}, {}
     tasks = _tasks(documents)
     for done, (name, task) in enumerate(tasks.items()):
         progress(done, len(tasks), name)
-        rows = _rows(task, documents, spec.items, f"{spec.seed}:{name}")
+        all_rows = _rows(task, documents, spec.items, f"{spec.seed}:{name}")
+        rows = [row for row in all_rows if row["document"] in asked_about]
         if len(rows) < min(spec.items, LEAST_ITEMS):
-            left_out[name] = f"{task.lacking}: {len(rows)} of {spec.items} items could be written"
+            few = len(rows) < len(all_rows)
+            lacking = "too few documents that fine-tuning left" if few else task.lacking
+            left_out[name] = f"{lacking}: {len(rows)} of {spec.items} items could be written"
             task_files.remove(out, name)
             continue
         chance = _chance(task.kind, rows)

@@ -23,9 +23,13 @@ class HubCorpus(Base):
     `split`; `repo` may be a local folder, which needs no revision."""
 
     repo: str
+    """As owner/name; or a local folder."""
     revision: str | None = None
+    """The commit to read."""
     subset: str | None = None
+    """Its configuration, where it has several."""
     split: str = "train"
+    """Which part of it."""
 
     @model_validator(mode="after")
     def _pinned(self):
@@ -53,19 +57,24 @@ class Tokenizer(Origin):
 
 
 class Variant(Base):
-    """Another training text for the same held-out text: what is left out is as in `data:`.
-
-    `models` and `budgets` narrow down which of the ladder's are trained on it (all, if empty).
-    """
+    """Another training text for the same held-out text: what is left out is as in `data:`."""
 
     name: Name
+    """What tables and figures call it."""
     corpus: Source | None = None
+    """Another corpus, as in data.corpus."""
     text_key: str | None = None
+    """As in data.text_key."""
     max_bytes: Count | None = Field(None, gt=0)
+    """As in data.max_bytes."""
     clean: list[CleaningStep] | None = None
+    """Other steps of cleaning; [] is none."""
     unique_tokens: Count | None = Field(None, gt=0)
+    """Train on so many tokens, over and over."""
     models: list[Name] = []
+    """Of the ladder's models, those trained on it; empty: all."""
     budgets: list[Real] = []
+    """Of the ladder's budgets, those trained on it; empty: all."""
 
 
 @dataclass(frozen=True)
@@ -96,20 +105,29 @@ class Text:
 
 
 class Data(Base):
-    """`corpus` is python-stdlib, python-packages, one or several paths of .txt, .md, .py, .jsonl,
-    .parquet files (also compressed), or a Hub dataset; `max_bytes` takes a part of it, for trials.
-    `unique_tokens` trains on that many tokens, over and over; `clean` are steps of cleaning."""
+    """The text of a study, and other training texts beside it."""
 
     corpus: Source = "python-stdlib"
+    """python-stdlib, python-packages, one or several paths of .txt, .md, .py, .jsonl or .parquet
+    files (also compressed), or a Hub dataset."""
     text_key: str = "text"
+    """The column of .jsonl, .parquet and Hub datasets that holds the text."""
     vocab_size: Count | None = Field(None, ge=300, le=1_000_000)
+    """Ids of the tokenizer that is trained on the text (1024 if left out), or of one on the Hub."""
     tokenizer: Tokenizer | None = None
+    """One trained elsewhere, instead of one of our own."""
     held_out: Share = Field(0.05, gt=0, le=0.4)
+    """Of the documents: what no model is trained on."""
     max_bytes: Count | None = Field(None, gt=0)
+    """Take so much of the corpus alone, for trials."""
     unique_tokens: Count | None = Field(None, gt=0)
+    """Train on so many tokens, over and over."""
     clean: list[CleaningStep] = []
+    """Steps of cleaning, in this order."""
     variants: list[Variant] = []
+    """Further training texts, judged on the same held-out text."""
     seed: Count = 0
+    """Of the split into parts, and of what tasks and examples draw."""
 
     @field_validator("variants")
     @classmethod

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from llama_bench import sources
 from llama_bench.fields import Base, Count, Name
+from llama_bench.sections.generation import Generation, not_served
 
 # the tasks that `tasks` writes from held-out documents (measure/tasks.py writes each)
 HELD_OUT_TASKS = (
@@ -26,18 +27,22 @@ HELD_OUT_TASKS = (
 
 
 class Suite(Base):
-    """lm-eval tasks asked together of every model; `heldout` stands for all held-out tasks.
-    `generation` replaces the tasks' own generation settings; `chat_template` asks in the form that
-    a model was tuned to. `versions` pins tasks to those of their files, so that a study is told
-    when a task has changed; it names no run."""
+    """lm-eval tasks that are asked together of every model."""
 
     tasks: list[str] = ["heldout"]
+    """Names of lm-eval tasks or groups; heldout stands for all held-out tasks."""
     include: str | None = None
+    """A folder of further task files."""
     shots: Count | None = None
+    """Examples before every question; left out, as many as the task says."""
     limit: Count | None = Field(None, gt=0)
+    """Items of each task; left out, all."""
     chat_template: bool = False
+    """Ask in the form that a model was tuned to."""
     versions: dict[str, str | int | float] = {}
-    generation: dict[str, bool | int | float | str | list[str]] | None = None
+    """By task: the version that its file must have, so that a change is told."""
+    generation: Generation | None = None
+    """Instead of the tasks' own settings."""
 
     @model_validator(mode="after")
     def _is_there(self):
@@ -62,15 +67,34 @@ class Suite(Base):
 
 
 class Evaluate(Base):
-    """`states` of every training: its end, the trunk that it left, or the trunk averaged.
-    `bos: stock` scores texts as lm-eval's own models do."""
+    """What every model is asked."""
 
     suites: dict[Name, Suite] = {"heldout": Suite()}
+    """By a name each."""
     items: Count = Field(120, gt=0)
+    """Of each held-out task."""
     prompts: list[str] = ["import", "def main(", "class"]
+    """Texts that every model continues, side by side in the report."""
     prompt_tokens: Count = 40
+    """How far."""
     states: list[Literal["end", "trunk", "averaged"]] = ["end"]
+    """Of every training: its end, the trunk that it left, or the trunk averaged."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Of weights and products."""
     quantization: Literal["int8", "int4"] | None = None
+    """Of the weights of linear layers."""
     engine: Literal["transformers", "vllm"] = "transformers"
+    """What computes: transformers, or a vLLM server in an environment of its own."""
     bos: Literal["once", "stock"] = "once"
+    """once, or stock: as often as lm-eval's own models charge it."""
+
+    @model_validator(mode="after")
+    def _is_served(self):
+        for name, suite in self.suites.items():
+            asked = suite.generation.asked if suite.generation else {}
+            if self.engine == "vllm" and (beyond := not_served(asked)):
+                raise ValueError(
+                    f"suites.{name}.generation: vllm does not do {', '.join(beyond)}; leave them "
+                    "out, or use engine: transformers"
+                )
+        return self

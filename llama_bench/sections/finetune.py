@@ -13,7 +13,7 @@ from llama_bench.fields import Base, Count, Name, Real, Share, number, unknown
 from llama_bench.sections.data import Source
 from llama_bench.specs import Corpus
 from llama_bench.templates import Template
-from llama_bench.text_files import first_row, kind
+from llama_bench.text_files import first_row, kind, parquet_columns
 
 OWN = ("part", "docstring")  # written from held-out documents by measure/labelled
 
@@ -34,53 +34,73 @@ Fraction = Annotated[float, BeforeValidator(_fraction, json_schema_input_type=fl
 
 
 class Lora(Base):
-    """Low-rank adaptation: products of rank `rank`, scaled by alpha / rank, added to `targets`."""
+    """Low-rank adaptation: products of two thin matrices, added to layers."""
 
     rank: Count = Field(8, gt=0)
+    """Of the products."""
     alpha: Real = Field(16, gt=0)
+    """They are scaled by alpha / rank."""
     targets: list[str] = [
         *("q_proj", "k_proj", "v_proj", "o_proj"),
         *("gate_proj", "up_proj", "down_proj"),
     ]
+    """The layers that they are added to."""
 
 
 class FineTuning(Base):
-    """`examples` are `part` (which part of the corpus a text is from), `docstring` (what a function
-    does; both written from held-out documents), or paths of .jsonl or .parquet files, or a Hub
-    dataset, whose columns fill `prompt` and `answer`; `choices: true` where the answers are labels.
-
-    `models` (by name; all, if empty) are those of the study, trained ones at `budgets` (left out:
-    the largest). `fractions` of the labelled data, each by every one of the `methods`, and with
-    `from_zero` from random weights too; of the models in `fractions_of` alone, if it names some:
-    the others learn from all of it. A `learning_rate` that is left out follows a rule of size.
-    `suites` of evaluate that the outcome is asked besides its own test (left out: all).
-    """
+    """What some models are fine-tuned on, how, and from how much of it."""
 
     examples: Source
+    """part (which part of the corpus a text is from), docstring (what a function does; both from
+    held-out documents), paths of .jsonl or .parquet files, or a Hub dataset."""
     prompt: str | None = None
+    """How a row is asked, with columns in braces."""
     answer: str | None = None
+    """What is right, with columns in braces."""
     choices: bool | None = None
+    """true where answers are labels, false where they are written."""
     document: str | None = None
+    """The column that says what document a row is from, of which no two parts share one."""
     items: Count = Field(1200, gt=0)
+    """Examples at most."""
     validation: Share = Field(0.15, gt=0)
+    """Share of the documents that training is watched on."""
     test: Share = Field(0.25, gt=0)
+    """Share of the documents that scores are of."""
     models: list[Name] = []
+    """By name; all, if empty."""
     budgets: list[Real] = []
+    """Of trained models; left out, the largest."""
     fractions: Annotated[list[Fraction], Field(min_length=1)] = [1]
+    """Of the labelled data, a fine-tuning each."""
     fractions_of: list[Name] = []
+    """Models that learn from every fraction; the others from all data. Empty: all models."""
     methods: Annotated[list[Literal["full", "lora"]], Field(min_length=1)] = ["full"]
+    """All weights, or low-rank products."""
     lora: Lora = Lora()
+    """How low-rank products are made."""
     from_zero: bool = False
+    """The same from random weights too."""
     seeds: Annotated[list[Count], Field(min_length=1)] = [0]
-    steps: Count = Field(100, gt=0)
+    """Of the order of examples; a fine-tuning each."""
+    steps: Count = Field(160, gt=0)
+    """At most."""
     validate_every: Count = Field(20, gt=0)
+    """Steps."""
     patience: Count = Field(3, gt=0)
+    """Validations without a better one, after which it ends."""
     batch: Count = Field(8, gt=0)
+    """Examples a step."""
     context: Count | None = Field(None, gt=1)
+    """Tokens of a window; left out, the model's."""
     learning_rate: Real | None = Field(None, gt=0)
+    """Peak rate; left out, a rule of size."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """What products are computed in."""
     chat_template: bool = False
+    """Ask in the form of the model's chat template."""
     suites: list[Name] | None = None
+    """Of evaluate, which the outcome is asked besides its own test; left out, all."""
 
     @field_validator("examples")
     @classmethod
@@ -145,11 +165,15 @@ class FineTuning(Base):
         for path in self.files:
             if kind(path) not in (".jsonl", ".parquet"):
                 raise ValueError(f"examples: {path} has no columns; give .jsonl or .parquet files")
-            row = first_row(path) if kind(path) == ".jsonl" else None
-            for key, columns in named.items() if row is not None else ():
+            if kind(path) == ".jsonl":
+                there = first_row(path)
+            else:
+                there = parquet_columns(path, [name for names in named.values() for name in names])
+            for key, columns in named.items() if there is not None else ():
                 for column in columns:
-                    if column not in row:
-                        raise ValueError(f"{key}: {unknown(column, list(row), 'column')} ({path})")
+                    if column not in there:
+                        told = unknown(column, list(there), "column")
+                        raise ValueError(f"{key}: {told} ({path})")
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -36,17 +36,20 @@ LAW_NEEDS = {
 
 
 class HoldOut(Base):
-    """Trainings whose loss is forecast, in writing, before they may start: of these models (by
-    name) and at these budgets. Left empty, nothing is forecast."""
+    """Trainings whose loss is forecast, in writing, before they may start; left empty, none."""
 
     models: list[Name] = []
+    """These, at every budget."""
     budgets: list[Real] = []
+    """Every model, at these."""
 
 
 class Fit(Base):
     """Laws to fit; left out, those that the study has enough runs for."""
 
     laws: list[str] | None = None
+    """By name: chinchilla, kaplan, overtraining, frontier, envelope, isoflop, data_constrained,
+    direct, two_step."""
 
     @field_validator("laws")
     @classmethod

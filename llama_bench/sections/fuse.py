@@ -11,13 +11,14 @@ from llama_bench.specs import OF_OUTPUTS, Method, check_weights
 
 
 class Related(Base):
-    """Members that are made for it, of every one of the fusion's models: some `cooldowns` of one
-    trunk that read different text, some trainings with other `seeds`, or what the fine-tunings
-    named under `finetune` made of one base (all labelled data, every method and seed)."""
+    """Members that are made for it, of every one of the fusion's models."""
 
     cooldowns: Count | None = Field(None, ge=2)
+    """How many branches of one trunk that read different text."""
     seeds: Count | None = Field(None, ge=2)
+    """How many trainings with other seeds."""
     finetune: list[Name] | None = None
+    """Names under `finetune`: what they made of one base from all labelled data."""
 
     @model_validator(mode="after")
     def _one_way(self):
@@ -29,33 +30,40 @@ class Related(Base):
 
 
 class Fusion(Base):
-    """`members` are names of models, or {cooldowns: 4}, {seeds: 3}, {finetune: [...]} of each of
-    the trained `models` (all, if empty) at a `budget` (left out: the largest).
-
-    `methods` average weights (uniform, softmax, given, greedy, slerp, mergekit) or outputs
-    (mixture, product). Averaging weights asks for a common ancestor, unless `allow_unrelated`.
-    `temperature` is softmax's; `weights` are those of given; `weighting` is the outputs'; `line`
-    are the points measured between the first two members (0: none), `growing` the first 1, 2, ...
-    of them, `control` one model trained with the compute of all, `probe` the ensemble's speed and
-    memory. `suites` of evaluate that the
-    outcome is asked (left out: all). mergekit's `configuration` calls the members member_1,
-    member_2, ...
-    """
+    """Which models become one, by which methods, and what that is held against."""
 
     members: kinds(list=list[Name], keys=Related)
+    """Names of models, or {cooldowns: 4}, {seeds: 3}, {finetune: [...]} of each of the models."""
     models: list[Name] = []
+    """By name; all that are trained, if empty."""
     budget: Real | None = None
+    """Of the members; left out, the largest."""
     methods: Annotated[list[Method], Field(min_length=1)] = ["uniform", "mixture"]
+    """Means of weights (uniform, softmax, given, greedy, slerp, mergekit) or of outputs (mixture,
+    product)."""
     weights: list[Real] | None = None
+    """Of method given, or of weighting given."""
     weighting: str | None = Field(None, pattern="^(softmax|given)$")
+    """Of outputs: softmax or given; left out, uniform."""
     temperature: Real = Field(1.0, gt=0)
+    """Softmax's."""
     configuration: dict[str, Any] | None = None
+    """mergekit's own, in which members are member_1, member_2, ..."""
     line: Count = 5
+    """Points measured between the first two members; 0 for none."""
     growing: bool = True
+    """Measure fusions of fewer members too."""
+    draws: Count = Field(6, ge=1)
+    """Sets of members that growth is the mean of, for each number of them; 1: the first ones."""
     control: bool = True
+    """Add one model trained with the compute of all, the uniform average and the mixture, where
+    members allow them."""
     probe: bool = True
+    """Measure an ensemble's speed and memory (of models trained here, and local Llamas)."""
     allow_unrelated: bool = False
+    """Average weights of models without a common ancestor."""
     suites: list[Name] | None = None
+    """Of evaluate, which the outcome is asked; left out, all."""
 
     @field_validator("line")
     @classmethod
@@ -93,3 +101,17 @@ class Fusion(Base):
     @property
     def of_weights(self) -> list[str]:
         return [method for method in self.methods if method not in OF_OUTPUTS]
+
+    @property
+    def related(self) -> bool:
+        """Whether the members are made here of one trunk or of one base."""
+        return isinstance(self.members, Related) and self.members.seeds is None
+
+    @property
+    def all_methods(self) -> list[str]:
+        """Those asked for, and with `control` the controls among methods that members allow."""
+        if not self.control:
+            return list(self.methods)
+        averaged = self.related or {*self.of_weights} - {"mergekit"}
+        added = [*(["uniform"] if averaged else []), "mixture"]
+        return [*self.methods, *(each for each in added if each not in self.methods)]

@@ -15,17 +15,26 @@ from llama_bench.specs import Pretrained
 
 
 class Trained(Base):
-    """A model to train: a target `size` (parameters without embeddings), or a shape."""
+    """A model to train: a target `size`, or a shape."""
 
     name: Name | None = None
+    """What tables and figures call it; left out, its size."""
     size: Count | None = None
+    """Parameters without embeddings, to come close to; or give a shape."""
     layers: Count | None = None
+    """Of a shape."""
     width: Count | None = None
+    """Of the residual stream."""
     heads: Count | None = None
+    """Of attention."""
     kv_heads: Count | None = None
+    """Of keys and values; left out, as many as heads."""
     ffn_width: Count | None = None
+    """Of the feed-forward layers; left out, by rule."""
     tied_embeddings: bool = True
+    """One table for what is read and what is written."""
     learning_rate: Real | None = Field(None, gt=0)
+    """Its peak rate; left out, train.learning_rate or the rule's."""
 
     @model_validator(mode="after")
     def _one_way(self):
@@ -54,13 +63,16 @@ class Trained(Base):
 
 
 class Loaded(Origin):
-    """A model trained elsewhere: a local folder `path`, or a Hub `repo` at a `revision`. With
-    `random_weights` its shape alone is taken, to be probed: no weights are needed or fetched.
-    `trust_remote_code` lets this repository run code of its own."""
+    """A model trained elsewhere: a local folder, or a Hub repository."""
 
     name: Name | None = None
+    """What tables and figures call it; left out, the folder's or repository's name."""
     random_weights: bool = False
+    """Take its shape alone, to be probed: no weights are needed or fetched."""
     trust_remote_code: bool = False
+    """Let this repository run code of its own."""
+    gpus: Count = Field(1, gt=0)
+    """Over how many it is spread while it is evaluated."""
 
     @model_validator(mode="after")
     def _is_there(self):
@@ -82,7 +94,9 @@ class Loaded(Origin):
 
 class Models(Base):
     train: list[Trained] = []
+    """To be trained here."""
     pretrained: list[Loaded] = []
+    """To be loaded."""
 
     @model_validator(mode="after")
     def _distinct(self):

@@ -13,8 +13,11 @@ class Origin(Base):
     """A local folder `path`, or a Hub `repo` at a `revision`."""
 
     path: str | None = None
+    """A local folder."""
     repo: str | None = None
+    """A repository on the Hub, as owner/name."""
     revision: str | None = None
+    """Of the repository: the commit to load."""
 
     @model_validator(mode="after")
     def _one_origin(self):

@@ -11,20 +11,28 @@ from llama_bench.specs import Phase, Precision
 
 
 class Probe(Base):
-    """`device` is auto, cpu, cuda, or the name of the GPU that has to be there. Every model is
-    probed with each of the `engines` in each of the `precisions`. `price_per_hour` of the device,
-    in any currency, gives prices per million tokens."""
+    """Where, how and at what price speed and memory are measured."""
 
     device: str = "auto"
+    """auto, cpu, cuda, or the name of the GPU that has to be there."""
     engines: list[Literal["transformers", "static", "vllm"]] = ["transformers"]
+    """What computes; each model is probed with every one."""
     precisions: list[Precision] = ["float32"]
+    """Each model is probed in every one; int8 and int4 are of weights alone."""
     phases: list[Phase] = ["prefill", "decode", "train"]
+    """What is timed; [] for no probes."""
     batches: list[Count] = [1, 4]
+    """Sequences at once."""
     contexts: list[Count] = [64, 256]
+    """Tokens of prompts, and depth of decoding."""
     max_batch: bool = False
-    repeats: Count = Field(5, ge=1)
-    seconds: Real = Field(0.3, ge=0)
+    """Find the largest batch of each context too."""
+    repeats: Count = Field(10, ge=1)
+    """Of each cell, at least."""
+    seconds: Real = Field(5.0, ge=0)
+    """That the repeats of each cell last, at least."""
     price_per_hour: Real | None = Field(None, ge=0)
+    """Of the device, in any currency: gives prices per million tokens."""
 
     @field_validator("batches", "contexts")
     @classmethod

@@ -14,7 +14,9 @@ class FlopBudgets(Base):
     sizes around the expected optimum, each trained on the tokens that the budget allows."""
 
     flops: list[Real]
+    """FLOPs of a whole training, each a grid of its own."""
     sizes_per_budget: Count = Field(6, ge=3, le=24)
+    """How many sizes share each compute budget."""
 
     @field_validator("flops")
     @classmethod
@@ -23,11 +25,12 @@ class FlopBudgets(Base):
 
 
 class Sweep(Base):
-    """Measures the best peak rate of every size: trainings at `factors` of the recipe's rate on
-    `budget` tokens (left out: the smallest budget), whose best the ladder then takes."""
+    """Measures the best peak rate of every size, which the ladder then takes."""
 
     factors: list[Annotated[Real, Field(gt=0)]] = [0.5, 1.0, 2.0]
+    """Of the recipe's rate: a short training at each."""
     budget: Count | None = Field(None, gt=0)
+    """Tokens of each; left out, the smallest budget."""
 
     @field_validator("factors")
     @classmethod
@@ -38,29 +41,44 @@ class Sweep(Base):
 
 
 class Train(Base):
-    """`budgets` are tokens, or {flops: [...]}. With the schedule wsd each size's trunk is shared by
-    its budgets; cosine trains each alone. Rate, batch and warm-up that are left out follow a rule
-    of size and `horizon` (tokens; left out: 20 per parameter). `sensitivity` repeats the two
-    smallest sizes at half and twice their rate. `gpus` is how many one training takes."""
+    """How far each size is trained, and how."""
 
     budgets: kinds(list=list[Count], keys=FlopBudgets) = [250_000, 500_000, 1_000_000]
+    """Tokens that each size is trained on, such as [250k, 1M], or {flops: [...]}."""
     seeds: list[Count] = [0]
+    """Of weights and order of data; a training each."""
     schedule: Literal["wsd", "cosine"] = "wsd"
+    """wsd: a size's trunk is shared by its budgets. cosine: each budget is trained alone."""
     context: Count = Field(256, gt=1)
+    """Tokens of a window."""
     batch: Count | None = Field(None, gt=0)
+    """Sequences a step; left out, a rule of the horizon."""
     horizon: Count | None = Field(None, gt=0)
+    """Tokens that rate, batch and warm-up are meant for; left out, 20 per parameter."""
     learning_rate: Real | None = Field(None, gt=0)
+    """Peak rate of all sizes; left out, a rule of size and horizon."""
     sweep: Sweep | None = None
+    """Measure the best rate of every size first."""
     sensitivity: bool = False
+    """Repeat the two smallest sizes at half and twice their rate."""
     warmup_tokens: Count | None = None
+    """Tokens over which the rate rises; left out, a rule of size and horizon."""
     decay_share: Share = 0.2
+    """Of a budget: its last part, in which the rate falls to zero."""
     decay: Literal["linear", "sqrt"] = "sqrt"
+    """How the rate falls."""
     weight_decay: Real = Field(0.1, ge=0)
+    """AdamW's, of matrices."""
     betas: tuple[Share, Share] = (0.9, 0.95)
+    """AdamW's."""
     clip: Real = Field(1.0, gt=0)
+    """The largest norm that a step's gradient may have."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """What products are computed in; weights and optimizer stay float32."""
     threads: Count = Field(1, gt=0)
+    """Of one training on a CPU."""
     gpus: Count = Field(1, gt=0)
+    """How many one training takes."""
 
     @field_validator("seeds")
     @classmethod

@@ -23,7 +23,7 @@ class EvaluateSpec(Spec):
     """
 
     verb: ClassVar[str] = "evaluate"
-    recipe: int = 2
+    recipe: int = 3
     train: str | None = None
     pretrained: Pretrained | None = None
     tasks: tuple[str, ...]

@@ -23,6 +23,7 @@ class ExamplesSpec(Spec):
     """
 
     verb: ClassVar[str] = "examples"
+    recipe: int = 2
     task: str
     data: str
     source: Literal["part", "docstring"] | None = None

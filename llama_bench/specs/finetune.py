@@ -26,6 +26,7 @@ class FinetuneSpec(Spec):
     """
 
     verb: ClassVar[str] = "finetune"
+    recipe: int = 2
     base: Member | None = None
     model: Shape | None = None
     data: str

@@ -27,10 +27,13 @@ class FuseSpec(Spec):
     probabilities or a `product` (the mean of their log-probabilities, normalised), with weights
     that are even, or as `weighting` says. `data` is the prepare run whose held-out text the losses
     are of. `line` is how many points of the straight line between the first two members are
-    measured, both ends among them; `growing` asks for the loss of the first 1, 2, ... members.
+    measured, both ends among them; `growing` asks for the loss of 1, 2, ... members: of the first
+    ones, or with `draws` the mean over at most so many sets of as many. `control` is another model
+    whose loss is measured on the same windows.
     """
 
     verb: ClassVar[str] = "fuse"
+    recipe: int = 2
     members: Annotated[tuple[Member, ...], Field(min_length=1)]
     method: Method
     weighting: Literal["softmax", "given"] | None = None
@@ -40,6 +43,8 @@ class FuseSpec(Spec):
     data: str
     line: Count | None = Field(None, ge=3)
     growing: bool | None = None
+    draws: Count | None = Field(None, ge=2)
+    control: Member | None = None
     allow_unrelated: bool | None = None
 
     @property
@@ -65,6 +70,8 @@ class FuseSpec(Spec):
             raise ValueError(f"members: slerp is of two models, not {len(self.members)}")
         if (self.method == "mergekit") != (self.configuration is not None):
             raise ValueError("configuration: belongs to mergekit, which needs one")
+        if self.draws and not self.growing:
+            raise ValueError("draws: are of growing, which is not asked for")
         return self
 
     @property

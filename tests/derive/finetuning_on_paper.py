@@ -118,7 +118,7 @@ class Tunings:
             "fraction": fraction,
             "method": method,
             "examples": COUNTS | {"train": examples},
-            "left_out": {"too long for the context": 3},
+            "left_out": {"train": {"too long for the context": 3}},
             "answer_tokens": {part: 3 * count for part, count in COUNTS.items()},
             "steps": 160,
             "best_step": 100,
@@ -178,7 +178,8 @@ def _written(task, right) -> dict:
     rows = [
         {
             **{"task": task, "filter": "none", "doc_id": n, "doc_hash": f"h{n}", "choice": 0},
-            **{"log_likelihood": None, "bytes": None, "gold": None, "verdict": float(good)},
+            **{"log_likelihood": None, "bytes": None, "gold": None},
+            "statistics": [{"metric": "exact_match", "sums": [float(good), 1.0]}],
         }
         for n, good in enumerate(right)
     ]

@@ -44,6 +44,23 @@ def fuse(paper: Paper, label: str, name="soup", budget=800_000, related=True, **
         paper.add("fuse", id, labels | {"method": method}, result, spec)
 
 
+def tuned(paper: Paper, label: str, name="tuned", budget=800_000) -> None:
+    """Two fine-tunings of one base, whose fusion also judged one with their steps together."""
+    shape, ids = shape_of_size(paper.sizes[label]), ["tuned-a", "tuned-b"]
+    loss = law(shape.size, budget)
+    labels = {"model": label, "budget": budget, "seed": 0, "fuse": name, "control": "tuned-ab"}
+    for method, gain in (("uniform", 0.02), ("mixture", 0.03)):
+        result = fused(shape, method, loss, (0.0, 0.01), ids, gain, True, 1.0)
+        for member in result["members"]:
+            member["verb"] = "finetune"
+        if method == "uniform":
+            control = {"loss": loss + 0.05, "gain": -0.05, "gain_standard_error": ERROR}
+            result["control"] = control
+        spec = {"members": [{"verb": "finetune", "run": run} for run in ids], "method": method}
+        id = f"{method}-of-2-{label}-{name}"
+        paper.add("fuse", id, labels | {"method": method}, result, spec | {"data": DATA})
+
+
 def fused(shape, method, loss, offsets, ids, gain, related, temperature) -> dict:
     """The result of one run, by the formulas above."""
     count, of_outputs = len(offsets), method in ("mixture", "product")
@@ -85,10 +102,14 @@ def fused(shape, method, loss, offsets, ids, gain, related, temperature) -> dict
 def growing(loss: float, count: int, gain: float) -> list[dict]:
     """The merging law from the first member's loss on; destroyed models grow worse instead."""
     if gain < 0:
-        return [{"members": k, "loss": loss - gain * (k - 1) / (count - 1)} for k in _to(count)]
+        return [_grown(k, loss - gain * (k - 1) / (count - 1)) for k in _to(count)]
     first = MERGED["E"] + MERGED["A"] / (1 + MERGED["b"])
     at = {k: MERGED["E"] + MERGED["A"] / (k + MERGED["b"]) - first for k in _to(count)}
-    return [{"members": k, "loss": loss + at[k]} for k in _to(count)]
+    return [_grown(k, loss + at[k], math.comb(count, k)) for k in _to(count)]
+
+
+def _grown(members: int, loss: float, sets: int = 1) -> dict:
+    return {"members": members, "loss": loss, "sets": sets}
 
 
 def _to(count: int) -> range:

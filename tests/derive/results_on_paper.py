@@ -78,7 +78,7 @@ _ASKED_OF_A_CELL = (
     *("phase", "batch", "context", "status", "reason", "tokens", "seconds"),
     *("round_repeats", "warmup_repeats", "warmup_variation", "load", "other_processes", "busy"),
     *("processor_seconds", "clock_hertz", "temperature_celsius", "power_watts", "joules"),
-    "sampling_seconds",
+    *("sampling_seconds", "cudagraph_skips"),
     *("compile_seconds", "import_seconds", "load_seconds", "first_token_seconds", "peak_bytes"),
     *("reserved_bytes", "kv_bytes", "kv_formula_bytes", "training_bytes", "activation_bytes"),
 )
@@ -237,14 +237,15 @@ def choice(number: int, likelihoods, gold: int, names=None, task="choose") -> di
     """One item of multiple choice as items.parquet has it; `names` are the choices' texts."""
     given = max(range(len(likelihoods)), key=likelihoods.__getitem__)
     about = {"task": task, "filter": "none", "doc_id": number, "doc_hash": f"hash-{number}"}
-    about["verdict"] = float(given == gold)
+    right = float(given == gold)
+    about["statistics"] = [{"metric": "acc", "sums": [right, 1.0]}]
     rows = [
         about | {"choice": place, "log_likelihood": value, "bytes": 4, "gold": place == gold}
         for place, value in enumerate(likelihoods)
     ]
     shares = [math.exp(value) for value in likelihoods]
     smooth = {
-        "acc": about["verdict"],
+        "acc": right,
         "gold_probability": shares[gold] / sum(shares),
         "gold_bits_per_byte": -likelihoods[gold] / 4 / math.log(2),
     }

@@ -15,7 +15,7 @@ from study_on_paper import CONFIG, VOCAB, Paper, shape_of_size
 
 from llama_bench.derive import plot, report
 from llama_bench.derive.tables import study_tables
-from llama_bench.derive.words import cost_table, costtext, headline, tradeoff, ways
+from llama_bench.derive.words import cost_table, costtext, headline, show, tradeoff, ways
 
 SHOWN = {"tradeoff-time", "tradeoff-memory", "speed-prefill", "speed-decode", "memory"}
 DETAILS = {"mfu-prefill", "mbu-decode", "speed-train", "latency-prefill", "latency-decode"}
@@ -58,6 +58,28 @@ def test_a_cold_start_is_told_by_its_parts_and_is_no_speed(tmp_path):
     assert set(tables["cells"].query("phase == 'load'")["median_seconds"]) == {7.0}
     names = drawn(paper)
     assert "cold-start" in names and "speed-load" not in names
+
+
+def test_a_start_that_is_known_as_a_whole_stands_beside_those_in_parts(tmp_path):
+    """A vLLM server's: it does not tell how long its imports took."""
+    paper = cells_only(tmp_path, load=True)
+    paper.probe("50k", shape_of_size(50_000), engine="vllm", load=True)
+    path = next(path for path in tmp_path.glob("runs/probe/*/record.json") if "vllm" in str(path))
+    record = json.loads(path.read_text())
+    record["result"]["cells"][-1] |= {"import_seconds": None, "load_seconds": [6.0, 6.0]}
+    path.write_text(json.dumps(record))
+    caption = drawn(paper, "cold-start")["cold-start"]["caption"]
+    found = words(paper, "cold-start")
+    assert found.count("vllm") > caption.count("vllm") and "float32" in found
+    assert "Of vllm interpreter, libraries and weights are one time" in caption
+    assert "300k" in found
+    for engine, precision in (("static", None), ("static", "bfloat16")):
+        for label, size in TWO.items():
+            more = {"engine": engine, "precision": precision, "load": True}
+            paper.probe(label, shape_of_size(size), **more)
+    drawn(paper, "cold-start")
+    found = words(paper, "cold-start")
+    assert "300k" in found and "50k" not in found, "seven bars have no room for names"
 
 
 @pytest.mark.parametrize(
@@ -181,6 +203,28 @@ def test_busy_cells_are_hollow_and_counted(tmp_path):
     assert "Hollow marks" not in entries["speed-prefill"]["caption"]
     rows = cost_table.told(tables)["rows"]
     assert sum("busy" in row[1] for row in rows) == 8
+
+
+def test_what_was_set_apart_stands_in_the_table_of_cells(tmp_path):
+    """Sampling, which no phase has; and the interpreter's share, which no peak has."""
+    paper = cells_only(tmp_path)
+    told = cost_table.told(tabled(paper))
+    assert "Sampling" not in told["columns"], "not measured"
+    changed_cells(paper, lambda found: found.update(sampling_seconds=[0.002, 0.004, 0.003]))
+    tables = tabled(paper)
+    told = cost_table.told(tables)
+    first = dict(zip(told["columns"], told["rows"][0], strict=True))
+    assert (first["Sampling"], first["Baseline"]) == ("3.00 ms", "381 MiB")
+    assert first["Peak memory"] == show.binary(tables["memory"]["peak_bytes"].iloc[0])
+    assert told["texts"] == 2 and {len(row) for row in told["rows"]} == {len(told["columns"])}
+
+
+def test_a_remark_on_a_measured_cell_is_said(tmp_path):
+    paper = cells_only(tmp_path)
+    said = {"reason": "the cache is not its formula’s"}
+    changed_cells(paper, lambda found: found.update(said if found["phase"] == "decode" else {}))
+    found = costtext.words(tabled(paper))
+    assert "Measured with a remark: 8 cells: the cache is not its formula’s." in found
 
 
 def test_the_table_of_llama_bench(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -9,11 +10,15 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas
+import pyarrow
 import pytest
-from finetuning_on_paper import BUDGET, COUNTS, ITEMS, Tunings, accuracy
+from finetuning_on_paper import BUDGET, COUNTS, ITEMS, LABELS, Tunings, accuracy
 from pages_on_paper import drawn, page, tabled
+from pyarrow import parquet
 from study_on_paper import Paper, shape_of_size
 
+from llama_bench.derive.figures import drawing, finetuning
 from llama_bench.derive.tables import study_tables
 from llama_bench.derive.words import finetune_table, finetunetext, finetunings, measured
 from llama_bench.derive.words.measured import Number
@@ -98,6 +103,59 @@ def test_gains_are_those_of_the_same_items(study):
     assert whole["told_apart"].all() and (whole["p_adjusted"] >= whole["p"]).all()
 
 
+def test_scores_of_more_items_than_the_baselines_are_not_held_against_them(tmp_path):
+    """Test examples that are too long are cut for scores and left out of all else; and labels that
+    were not learned from are told."""
+    paper = tuned(tmp_path, sizes=dict(list(TWO.items())[:1]), zero=False, fractions=(1.0,))
+    path = tmp_path / "runs/finetune/50k-part-1-full-s0/record.json"
+    words = finetunetext.words(tables := tabled(paper), finetunings.tunings(tables)[0])
+    assert any("commonest answer of the training part is right" in text for text in words)
+    record = json.loads(path.read_text())
+    record["result"] |= {
+        "left_out": {"train": {"too long": 4}, "test": {"too long": 6}},
+        "absent_labels": {"train": [LABELS[1]], "validation": LABELS[2:]},
+    }
+    path.write_text(json.dumps(record))
+    (tuning,) = finetunings.tunings(tables := tabled(paper))
+    (outcome,) = tuning.whole
+    assert outcome.after and outcome.frozen is outcome.majority is None
+    words = finetunetext.words(tables, tuning)
+    assert not any("commonest answer of the training part is right" in text for text in words)
+    assert any(text.startswith("Up to 6 test examples are longer") for text in words)
+    for lost in ("4 (of train: too long)", "6 (of test: too long)"):
+        assert any(lost in text for text in words)
+    quarter = ITEMS // 4
+    (kept,) = [text for text in words if "asked all the same" in text]
+    assert (
+        f"{2 * quarter} (of test: their label is in no example that the kept state was chosen by)"
+        in kept
+    )
+    assert f"{quarter} (of test: their label is in no example that was learned from)" in kept
+
+
+def test_gains_are_of_the_items_that_both_were_asked(tmp_path):
+    """A model is not asked about documents that it learned from, and its items count anew; a score
+    that only all items together have is of other items then, and is not compared."""
+    paper = tuned(tmp_path, "docstring", {"50k": 50_000}, zero=False, fractions=(1.0,))
+    folder = tmp_path / "runs/evaluate/50k-docstring-1-full-s0-eval"
+    rows = parquet.read_table(folder / "items.parquet").to_pylist()
+    base = parquet.read_table(folder.parent / "50k-docstring-before-eval/items.parquet").to_pylist()
+    kept = [row | {"doc_id": row["doc_id"] // 2} for row in rows if row["doc_id"] % 2]
+    parquet.write_table(pyarrow.Table.from_pylist(kept), folder / "items.parquet")
+    record = json.loads((folder / "record.json").read_text())
+    after = np.mean([row["statistics"][0]["sums"][0] for row in kept])
+    record["result"]["scores"] = [
+        score | {"items": len(kept)} | ({"value": after} if score["metric"] != "chrf" else {})
+        for score in record["result"]["scores"]
+    ]
+    (folder / "record.json").write_text(json.dumps(record))
+    (row,) = tabled(paper)["gains"].to_dict("records")
+    before = np.mean([row["statistics"][0]["sums"][0] for row in base if row["doc_id"] % 2])
+    assert (row["metric"], row["items"]) == ("exact_match", ITEMS / 2)
+    assert row["value"] == pytest.approx(after) and row["against_value"] == pytest.approx(before)
+    assert row["difference"] == pytest.approx(after - before)
+
+
 def test_a_score_of_all_items_together_has_a_wide_error_and_no_test(study):
     gains = study["tables"]["gains"].query("finetune == 'docstring' and against == 'before'")
     exact, partly = (gains[gains["metric"] == name] for name in ("exact_match", "chrf"))
@@ -164,10 +222,11 @@ def test_the_words_say_what_was_put_in(study):
     assert words.count("better than the base at 3 of 3 sizes") == 2
     assert words.count("it grows") == 2  # 0.08 a decade of size, by each method
     assert "go from 1.30 to 1.42 at 50k" in words and "they rise at 0 of 3 sizes" in words
+    assert "they rise at 3 of 3 sizes, most at" in words
     assert "on 50 labelled examples 0.49 ± 0.07 fine-tuned and 0.30 ± 0.06 from zero" in words
     assert "right for 0.250 of the test items" in words
     assert "50k (full): diverged" in words
-    assert "7 (a repeated example) and 3 (too long for the context)" in words
+    assert "7 (a repeated example) and 3 (of train: too long for the context)" in words
     written = " ".join(finetunetext.words(tables, docstring))
     assert "chrF of 50k from 26.0 to 49.0" in written and "logistic regression" not in written
 
@@ -308,6 +367,49 @@ def test_a_model_trained_elsewhere_is_held_against_itself(tmp_path):
     assert np.isnan(row["budget"])
     gains = tabled(paper)["gains"].query("model == 'elsewhere'")
     assert len(gains) and gains["origin"].eq("pretrained").all()
+
+
+def outcome(model, params, origin, gain, error=0.01) -> finetunings.Outcome:
+    known = {name: Number(0.5, 0.1) for name in ("after", "before", "zero", "over_zero")}
+    gain = None if gain is None else Number(gain, error)
+    runs = pandas.DataFrame([{"model": model}])
+    return finetunings.Outcome(model, params, origin, "full", 1.0, runs, gain=gain, **known)
+
+
+def test_models_trained_elsewhere_are_on_no_line_with_those_trained_here():
+    here = [outcome(f"h{n}", 10**n, "trained", 0.1 * n) for n in (4, 5)]
+    there = [outcome(f"t{n}", 10**n, "pretrained", -0.1 * n) for n in (6, 7)]
+    words = list(finetunetext._by_size("full", here + there))
+    assert len(words) == 2
+    assert "(full, trained here)" in words[0] and "go with +0.10 ±" in words[0]
+    assert "(full, trained elsewhere)" in words[1] and words[1].endswith("it shrinks.")
+    _, ax = drawing.axes()
+    finetuning._points(ax, here + there, lambda o: o.gain, label="after")
+    lines = [container.lines[0] for container in ax.containers]
+    assert [len(line.get_xdata()) for line in lines] == [2, 2]
+    assert [line.get_linestyle() for line in lines] == ["-", "None"]
+    assert [container.get_label() for container in ax.containers].count("after") == 1
+
+
+def test_why_a_trend_cannot_be_told_is_said():
+    """It is one size, a score that is not there, or a gain without an error."""
+    one, lost = outcome("a", 1e4, "trained", 0.1), outcome("b", 1e5, "trained", None)
+    exact = outcome("c", 1e5, "trained", 0.2, error=0.0)
+    for outcomes, why in (
+        ([one], "1 size alone has a gain."),
+        ([one, lost], "1 size alone has a gain, and of 1 there is no score before or after."),
+        ([one, exact], "the gain of c has no error."),
+    ):
+        (text,) = finetunetext._by_size("full", outcomes)
+        assert text == f"Whether the gain (full) grows with size cannot be told: {why}"
+
+
+def test_that_training_from_zero_does_as_well_is_said(study):
+    part = finetunings.tunings(study["tables"])[0]
+    told = [dataclasses.replace(o, over_zero=Number(0.01, 0.1)) for o in part.whole]
+    equal = dataclasses.replace(part, outcomes=tuple(told))
+    assert "bought nothing here that this test can tell" in " ".join(finetunetext._from_zero(equal))
+    assert "bought nothing" not in " ".join(finetunetext._from_zero(part))
 
 
 def test_a_trend_is_told_only_where_it_is_more_than_its_errors():

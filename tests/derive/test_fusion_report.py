@@ -21,6 +21,7 @@ from fusion_on_paper import (
     fuse,
     probe_ensemble,
     several,
+    tuned,
 )
 from pages_on_paper import drawn, page, tabled
 from study_on_paper import Paper, law, shape_of_size
@@ -232,6 +233,65 @@ def test_scores_are_held_against_the_best_member_that_was_asked(tmp_path):
     shown = fusion_table.told(tables)["scores"]
     assert shown["methods"] == ["uniform average"]
     assert [(r["member"], r["cells"][0][0]) for r in shown["rows"]] == [("0.500", "0.650")]
+    # the first member is the better at this task, and says so too
+    assert row["best_member_value"] == 30 / 40 and row["best_difference"] == pytest.approx(-0.1)
+    assert shown["rows"][0]["best"] == "0.750"
+    said = "soup, against the member that is best at the task: uniform average"
+    assert shown["words"][0].startswith(said)
+
+
+def test_a_control_of_fine_tunings_is_what_the_fusion_measured(tmp_path):
+    """Its loss on the same windows, paired; its score on the task beside theirs."""
+    paper = small(tmp_path)
+    tuned(paper, "50k")
+    labels = {"model": "50k", "budget": 800_000, "seed": 0}
+    for run, right in (("tuned-a", 20), ("tuned-b", 24)):
+        answered(paper, {"finetune": run}, labels | {"finetune": "a", "method": "full"}, right)
+    control = labels | {"fuse": "tuned", "method": "control", "role": "control"}
+    answered(paper, {"finetune": "tuned-ab"}, control, 30)
+    tables = tabled(paper)
+    (each,) = fusions.found(tables)
+    outcome = each.of(fusions.CONTROL)
+    assert (outcome.gain, outcome.error, outcome.row) == (-0.05, ERROR, None)
+    text = told(paper)["tuned"]["text"]
+    assert "the same base with the steps of all" in text and "Not measured" not in text
+    assert fusiontext.words([each]) == [fusiontext.COMMON]
+    scored = fusion_table.told(tables)["scores"]
+    assert scored["methods"] == [fusions.CONTROL]
+    assert (scored["rows"][0]["member"], scored["rows"][0]["best"]) == ("0.500", "0.600")
+    assert "one model, summed compute better" in scored["words"][0]
+    assert "steps of all" in drawn(paper)["fusion-gain-tuned"]["caption"]
+
+
+def test_controls_that_cannot_be_are_told_apart_from_those_not_measured(tmp_path):
+    paper = small(tmp_path, TWO)
+    fuse(paper, "50k", "mixed", methods={"mixture": 0.04}, control=False)
+    run = next(run for run in paper.runs if run["verb"] == "fuse")
+    run["labels"] = {"fuse": "mixed", "method": "mixture"}
+
+    def two_sizes(record):
+        record["result"]["members"][1]["run"] = "300k-800000-s0"
+
+    changed_records(paper, two_sizes)
+    text = told(paper)["mixed"]["text"]
+    assert "There is no uniform average: weights are averaged of models of one shape." in text
+    assert "There is no model with the summed compute: that takes" in text
+    assert "Not measured" not in text
+
+
+def test_named_members_of_one_shape_share_the_probe_of_another_fusion(tmp_path):
+    """One probe serves both, whatever it is called."""
+    paper = small(tmp_path)
+    paper.limits()
+    paper.probe("50k", shape_of_size(50_000))
+    fuse(paper, "50k", methods={"mixture": 0.04})
+    fuse(paper, "50k", "named", methods={"mixture": 0.04}, control=False)
+    for run in paper.runs:
+        if run["verb"] == "fuse" and run["labels"]["fuse"] == "named":
+            run["labels"] = {"fuse": "named", "method": "mixture"}
+    probe_ensemble(paper, "50k", 4)
+    first, second = fusion_table.told(tabled(paper))["cost"]
+    assert first["cells"][5] == second["cells"][5] and first["cells"][5][1] == "× 0.25"
 
 
 def test_what_was_refused_is_listed_and_the_rest_is_told(tmp_path):

@@ -237,11 +237,22 @@ def test_a_vendors_figures_stand_beside_the_measured_ones(tmp_path):
 
 def test_limits_of_other_threads_are_no_denominator(tmp_path):
     paper = cells_only(tmp_path)
+    assert not any("no MFU" in text for text in costtext.words(tabled(paper)))
     path = next(tmp_path.glob("runs/limits/*/record.json"))
     record = json.loads(path.read_text())
     record["result"]["device"]["threads"] = 1
     path.write_text(json.dumps(record))
-    assert tabled(paper)["cells"]["mfu"].isna().all()
+    tables = tabled(paper)
+    assert tables["cells"]["mfu"].isna().all()
+    (said,) = [text for text in costtext.words(tables) if "no MFU" in text]
+    assert said.startswith("24 cells of 2 threads have no MFU and no MBU: the limits")
+    assert "with 1 thread." in said
+
+
+def test_cells_whose_limits_were_not_asked_for_are_not_blamed_on_threads(tmp_path):
+    paper = Paper(tmp_path)
+    paper.probe("50k", shape_of_size(50_000))
+    assert not any("no MFU" in text for text in costtext.words(tabled(paper)))
 
 
 def test_energy_and_money_are_plain_quotients(tmp_path):
@@ -252,6 +263,37 @@ def test_energy_and_money_are_plain_quotients(tmp_path):
     # 3.6 an hour is a thousandth a second
     assert np.allclose(price, 1e-3 * cells["median_seconds"] / cells["tokens"] * 1e6)
     assert not any("Energy" in text for text in costtext.words(tables))
+
+
+def counted_by_nvml(paper, seconds: float) -> dict:
+    """The tables, where decoding's repeats last `seconds` in all and the rest a tenth of that."""
+    for path in sorted(paper.root.glob("runs/probe/*/record.json")):
+        record = json.loads(path.read_text())
+        record["result"]["energy_source"] = "nvml"
+        for found in record["result"]["cells"]:
+            share = 1 if found["phase"] == "decode" else 0.1
+            found["seconds"] = [share * seconds / 4] * 4
+        path.write_text(json.dumps(record))
+    return tabled(paper)
+
+
+def test_a_few_steps_of_a_slow_counter_are_no_energy(tmp_path):
+    """NVML's is renewed every 0.1 s: of 5 s one step is 2 %."""
+    tables = counted_by_nvml(cells_only(tmp_path, kind="cuda", joules=0.25), 5.0)
+    cells = tables["cells"].groupby("phase")
+    told = {phase: set(rows["joules_per_token"].dropna()) for phase, rows in cells}
+    assert told == {"decode": {0.25}, "prefill": set(), "train": set()}
+    why = {phase: set(rows["energy_missing"].dropna()) for phase, rows in cells}
+    assert why["decode"] == set() and why["train"] == why["prefill"] and len(why["train"]) == 1
+    (said,) = [text for text in costtext.words(tables) if "energy" in text]
+    assert said.startswith("Of 16 of 24 cells there is no energy: the counter is renewed every")
+    assert "less than 5 s" in said and "probe.seconds" in said
+
+
+def test_where_no_cell_lasts_long_enough_energy_was_not_measured(tmp_path):
+    tables = counted_by_nvml(cells_only(tmp_path, kind="cuda", joules=0.25), 4.9)
+    assert tables["cells"]["joules_per_token"].isna().all()
+    assert any(text.startswith("Energy was not measured: the") for text in costtext.words(tables))
 
 
 def test_cells_on_paper_have_the_keys_of_measured_ones():

@@ -18,7 +18,7 @@ from test_report import reported
 from llama_bench.derive import fit
 from llama_bench.derive.judging import paired
 from llama_bench.derive.tables import evaluated, screen, study_tables
-from llama_bench.derive.words import answertext, noisetext, scores
+from llama_bench.derive.words import answertext, noisetext, scoreledgertext, scores
 from llama_bench.fields import UserError
 from llama_bench.study import load
 
@@ -210,9 +210,11 @@ def test_bits_per_byte_are_compared_as_ratios(tmp_path):
     sizes = (10, 500, 40)
     for label, rate in (("50k", 3.0), ("700k", 2.0)):
         nats = [rate * size * math.log(2) for size in sizes]
-        about = {"task": "text", "filter": "none", "choice": 0, "gold": None, "verdict": rate}
+        about = {"task": "text", "filter": "none", "choice": 0, "gold": None}
         rows = [
-            about | {"doc_id": i, "doc_hash": str(i), "bytes": sizes[i], "log_likelihood": -nats[i]}
+            about
+            | {"doc_id": i, "doc_hash": str(i), "bytes": sizes[i], "log_likelihood": -nats[i]}
+            | {"statistics": [{"metric": "bits_per_byte", "sums": [-nats[i], sizes[i]]}]}
             for i in range(3)
         ]
         score = {"task": "text", "metric": "bits_per_byte", "filter": "none", "value": rate}
@@ -299,6 +301,12 @@ def test_a_signal_beside_no_noise_is_not_judged():
     assert not screened(scored(dict.fromkeys(values, 0.0), standard_error=0.0))["told_apart"]
 
 
+def test_scores_that_never_change_have_no_noise_of_checkpoints():
+    same = {(model, budget, 0): 0.1 for model in "1234" for budget in (10, 20, 40)}
+    row = screened(scored(same, standard_error=0.0))
+    assert row["noise_checkpoints"] == 0.0 and row["ratio"] is None
+
+
 def test_equal_models_are_seldom_told_apart_and_different_ones_are():
     rng = np.random.default_rng(0)
     for spread, low, high in ((0.0, 0.02, 0.08), (0.2, 0.99, 1.0)):
@@ -362,6 +370,69 @@ def test_a_constant_answer_is_named(tmp_path):
     assert [cell["count"] for cell in second["rows"][0]["cells"]] == ["10", "0", "0"]
     text = reported(paper).read_text()
     assert "Which answer was given for which: choose" in text
+
+
+def test_models_with_the_same_constant_answer_are_named_together(tmp_path):
+    paper = Paper(tmp_path, sizes=TWO)
+    constant = [results.choice(i, [-1.0, -3.0, -3.0], i % 3, NAMES) for i in range(30)]
+    for label in TWO:
+        paper.answer(label, 800_000, constant)
+    collected(paper)
+    (said,) = answertext.words(study_tables.read(tmp_path / "tables" / "runs.parquet"))
+    assert "50k and 700k in choose (“json” for 100 %, right for 33 %)." in said
+
+
+def test_what_was_cut_is_said(tmp_path):
+    paper = Paper(tmp_path, sizes=TWO)
+    for label, cut in zip(TWO, (3, 5), strict=True):
+        folder = paper.answer(label, 800_000, asked(20))
+        counts = {"unscored": 0, "truncated": cut, "respelled": 0, "lossy": 2 * (label == "50k")}
+        scores = [row | counts for row in results.scores_of(asked(20))]
+        rewrite(folder, scores=scores)
+    assert (
+        "Not every request (a question with one of its answers) was scored as it stands. Without "
+        "their beginning, which the model’s window had no room for: choose (3 to 5 of 2 "
+        "evaluations); in the tokenizer’s version of a text that it does not give back as it was: "
+        "choose (2 of 1 evaluation)."
+    ) in reported(paper).read_text().replace("&#39;", "’")
+    paper = Paper(tmp_path / "whole", sizes=TWO)
+    for label in TWO:
+        paper.answer(label, 800_000, asked(20))
+    assert "Not every request" not in reported(paper).read_text()
+
+
+def test_tasks_have_one_name_throughout(tmp_path):
+    paper = Paper(tmp_path, sizes=TWO)
+    for label, right in zip(TWO, (10, 30), strict=True):
+        items = [
+            results.choice(n, [-1.0, -3.0, -3.0], int(n >= right), task="heldout_two_words")
+            for n in range(40)
+        ]
+        paper.answer(label, 800_000, items)
+    text = re.sub(r"<svg.*?</svg>", "", reported(paper).read_text(), flags=re.DOTALL)
+    text = text.replace('id="figure-score-heldout-heldout_two_words', "")  # an address, not a name
+    told = text[text.index('id="tasks"') : text.index('id="making"')]
+    assert "two words: accuracy" in told and "heldout_two_words" not in told
+    assert scores.task_name("finetune_reviews") == "reviews"
+
+
+def test_a_larger_model_that_is_worse_is_called_so(tmp_path):
+    paper = Paper(tmp_path, sizes=TWO)
+    for label, right in zip(TWO, (30, 5), strict=True):
+        paper.answer(label, 800_000, asked(right))
+    collected(paper)
+    said = " ".join(noisetext.words(study_tables.read(tmp_path / "tables" / "runs.parquet")))
+    assert "on 1 of 1 task (choose; worse on choose)" in said
+    assert "By what right or wrong rounds away they differ in bits per byte of the right" in said
+
+
+def test_why_there_is_no_forecast_is_said_in_words():
+    point = {"state": "none", "task": "heldout_part", "metric": "acc", "runs_used": 12}
+    point["why"] = "all 12 runs have the same acc, 0.25"
+    said = scoreledgertext.words([point])[-1]
+    assert said.endswith("part (all 12 runs have the same accuracy, 0.25).")
+    shown = [scoreledgertext._signed(error) for error in (0.0321, -1e-17, -0.5, None)]
+    assert shown == ["+0.032", "0", "−0.50", "–"]
 
 
 # figures and texts

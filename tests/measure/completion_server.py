@@ -12,7 +12,9 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 NOTES = "COMPLETION_SERVER_NOTES"  # environment: the file that requests are noted in
-FAULT = "COMPLETION_SERVER_FAULT"  # environment: memory, start, count, fail or break
+# environment: memory, start, count, fail, break, merge (each sequence's tokens come in one event),
+# hitch (only those of the first answer do) or mute (events do not say how many they hold)
+FAULT = "COMPLETION_SERVER_FAULT"
 # as vLLM reports what happens in one of its processes, and then in who waited for that one
 FAILURE = """\
 (EngineCore pid=7) ERROR 11-22 11:39:07 [core.py:1] RuntimeError: no kernel for this width
@@ -49,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
             "completion_tokens": tokens * len(prompts) - (os.environ.get(FAULT) == "count"),
         }
         if asked["stream"]:
-            self._stream(len(prompts), tokens, usage)
+            self._stream(asked, usage)
         else:
             self._answer({"choices": [], "usage": usage})
 
@@ -58,11 +60,18 @@ class Handler(BaseHTTPRequestHandler):
         self._head("application/json", len(body), status)
         self.wfile.write(body)
 
-    def _stream(self, prompts: int, tokens: int, usage: dict) -> None:
+    def _stream(self, asked: dict, usage: dict) -> None:
+        """Of a sequence a token at a time, or all; `usage` of an event is its sequence's so far."""
         self._head("text/event-stream", None)
-        for _ in range(tokens):
-            for index in range(prompts):
-                self._event({"choices": [{"index": index, "text": " 1"}]})
+        fault, tokens = os.environ.get(FAULT), asked["max_tokens"]
+        merges = fault == "merge" or (fault == "hitch" and not self.server.has_streamed)
+        self.server.has_streamed = True
+        counts = asked["stream_options"].get("continuous_usage_stats") and fault != "mute"
+        for held in [tokens] if merges else range(1, tokens + 1):
+            for index, prompt in enumerate(asked["prompt"]):
+                event = {"choices": [{"index": index, "text": " 1"}]}
+                so_far = {"prompt_tokens": len(prompt), "completion_tokens": held}
+                self._event(event | ({"usage": so_far} if counts else {}))
         self._event({"choices": [], "usage": usage})
         self.wfile.write(b"data: [DONE]\n\n")
         self.close_connection = True
@@ -91,6 +100,7 @@ def main(words: list[str]) -> None:
         sys.exit("RuntimeError: Engine core initialization failed. See root cause above.")
     port = int(words[words.index("--port") + 1])
     listening = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    listening.has_streamed = False
     listening.room = int(words[words.index("--max-model-len") + 1])
     listening.serve_forever()
 

@@ -44,9 +44,12 @@ class Handler(BaseHTTPRequestHandler):
                 told = {"logprob": row[token].item(), "rank": rank, "decoded_token": ""}
                 choice["prompt_logprobs"].append({str(token): told})
             return choice
-        out = model.generate(
-            torch.tensor([prompt]), max_new_tokens=asked["max_tokens"], do_sample=False
-        )
+        settings = {"repetition_penalty": asked.get("repetition_penalty", 1.0)}
+        if asked["temperature"]:
+            drawn = {key: asked[key] for key in ("top_k", "top_p", "min_p") if key in asked}
+            settings |= {"do_sample": True, "temperature": asked["temperature"], **drawn}
+            settings["top_k"] = max(0, settings.get("top_k", 0))  # -1 and 0: of all tokens
+        out = model.generate(torch.tensor([prompt]), max_new_tokens=asked["max_tokens"], **settings)
         whole, head = (tokenizer.decode(i, skip_special_tokens=True) for i in (out[0], prompt))
         text = whole[len(head) :]
         for stop in asked["stop"] or ():

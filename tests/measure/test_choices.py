@@ -38,6 +38,16 @@ def test_smooth_scores_of_one_item_by_hand():
     assert found["brier"] == pytest.approx(0.8**2 + 0.8**2)
 
 
+def test_a_long_answer_is_right_by_its_likelihood_per_character():
+    long = item([0.25, 0.5], gold=0, texts=("a seventh", "one"))  # -ln 4 / 9, -ln 2 / 3
+    assert not long.right and long.right_by_length
+    short = item([0.25, 0.5], gold=0, texts=("a", "one"))
+    assert not short.right_by_length
+    row = rows([long, short, long, short])["acc_norm"]
+    assert (row["value"], row["chance"], row["items"]) == (0.5, 0.5, 4)
+    assert row["standard_error"] == pytest.approx(math.sqrt(1 / 3) / 2)
+
+
 def test_likelihoods_too_small_for_a_float_have_shares_all_the_same():
     found = choices.smooth(Item((-1000.0, -1000.0 - math.log(3)), (1, 1), ("a", "b"), (0,)))
     assert found["gold_probability"] == pytest.approx(0.75)
@@ -52,7 +62,9 @@ def test_a_model_that_knows_nothing_has_chance():
 
 def test_a_choice_that_could_not_be_scored_leaves_the_item_out():
     found = rows([item([0.5, 0.5]), item([0.5, 0.0]), item([0.9, 0.1])])
+    wrong = found.pop("acc_norm")  # of an accuracy it is wrong, as in lm-eval's
     assert {row["items"] for row in found.values()} == {2}
+    assert (wrong["value"], wrong["items"]) == (pytest.approx(2 / 3), 3)
     assert choices.scores([item([0.5, 0.0])]) == []
 
 

@@ -1,5 +1,6 @@
 """Static cache and compiled step, weights of few bits, cold starts, the largest batch that fits."""
 
+import copy
 import json
 import shutil
 import subprocess
@@ -8,13 +9,16 @@ from importlib import metadata
 
 import pytest
 import torch
+from torch._inductor.exc import InductorError
+from transformers import MistralConfig
 
+from llama_bench.measure import memory, probe
 from llama_bench.measure import model as models
-from llama_bench.measure import probe
 from llama_bench.measure.probing import cold_start, largest_batch, phases, quantized, static_cache
 from llama_bench.measure.probing.cells import BUSY, OK
+from llama_bench.records import Refusal
 from llama_bench.shape import Shape
-from llama_bench.specs import ProbeSpec
+from llama_bench.specs import Pretrained, ProbeSpec
 
 SHAPE = Shape(layers=1, width=64, heads=4, kv_heads=2, ffn_width=160)
 VOCAB = 300
@@ -67,6 +71,58 @@ def test_a_static_cache_computes_what_one_forward_over_all_does(built):
     assert decode.kv_bytes == 80 * SHAPE.kv_bytes_per_token(4)
 
 
+def test_a_static_cache_filled_in_parts_is_that_of_one_pass(built, monkeypatch):
+    whole = static_cache.Decode(built, batch=2, context=40, compiled=False)
+    monkeypatch.setattr(phases, "FILL_TOKENS", 12)
+    parts = static_cache.Decode(built, batch=2, context=40, compiled=False)
+    for part, one in zip(parts.cache.layers, whole.cache.layers, strict=True):
+        assert part.cumulative_length == one.cumulative_length == 35
+        torch.testing.assert_close(part.keys, one.keys, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(part.values, one.values, rtol=1e-5, atol=1e-5)
+
+
+def test_sliding_windows_are_refused_a_static_cache(tmp_path):
+    """It would hold the window alone, and not be cut back between repeats."""
+    MistralConfig(
+        **dict(vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=1),
+        **dict(num_attention_heads=2, num_key_value_heads=2, sliding_window=8),
+        architectures=["MistralForCausalLM"],
+    ).save_pretrained(tmp_path)
+    spec = ProbeSpec(
+        **dict(pretrained=Pretrained(digest="0"), random_weights=True, engine="static"),
+        **dict(device="cpu", phases=("prefill",), batches=(1,), contexts=(16,), repeats=1),
+        seconds=0.0,
+    )
+    (cell,) = probe.run(spec, tmp_path, [tmp_path], lambda *where: None)["cells"]
+    assert cell["status"] == "refused"
+    assert "sliding windows" in cell["reason"]
+
+
+@pytest.mark.parametrize(
+    ("inner", "raised", "said"),
+    [
+        (torch.OutOfMemoryError("Tried to allocate 2.00 GiB"), InductorError, "Tried to allocate"),
+        (
+            RuntimeError("no kernel\nat all"),
+            Refusal,
+            "cannot be compiled: RuntimeError: no kernel$",
+        ),
+    ],
+)
+def test_memory_that_runs_out_while_compiling_is_no_refusal(
+    built, monkeypatch, inner, raised, said
+):
+    """What the compiler raises is made here: it takes a GPU that is full to see it happen."""
+
+    def failing(*_, **__):
+        raise InductorError(inner, None)
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: failing)
+    with pytest.raises(raised, match=said) as caught:
+        static_cache.Decode(built, batch=2, context=16)
+    assert memory.is_out_of_memory(caught.value) == (raised is InductorError)
+
+
 @pytest.mark.skipif(bool(static_cache.refuses(CPU)), reason="no C++ compiler is here")
 def test_the_compiled_step_computes_the_same(built):
     """At the first and the last depth of its window, by one program."""
@@ -76,6 +132,13 @@ def test_the_compiled_step_computes_the_same(built):
     found = [decode._step(ids) for ids in decode.ids][-1]
     torch.testing.assert_close(found[:, -1], expected, rtol=1e-4, atol=1e-5)
     assert decode.compile_seconds > 0
+    assert decode.cudagraph_skips is None, "a CPU has no graphs"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+def test_on_a_gpu_the_compiled_step_is_replayed_as_a_graph(built):
+    decode = static_cache.Decode(copy.deepcopy(built).to("cuda"), batch=2, context=16)
+    assert decode.cudagraph_skips == 0
 
 
 def test_no_compiler_is_a_row_that_says_so(tmp_path, monkeypatch):
@@ -137,7 +200,7 @@ def test_a_cold_start_of_what_is_no_model_says_so(tmp_path, shared):
     )
     said = cold_start._main(["0.0", spec.canonical(), "1", "4", str(tmp_path)])
     assert said["status"] == "missing"
-    assert "no model that can be loaded" in said["reason"]
+    assert "holds no weights" in said["reason"]
 
 
 @pytest.mark.parametrize("most", [0, 1, 2, 3, 5, 64, 100, 255, 4095, 4096, 5000])

@@ -239,18 +239,18 @@ def test_in_bfloat16_the_mean_is_taken_in_float32(folders, written):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_growing_losses_are_those_of_the_ensembles_of_the_first_members(
-    folders, written, tmp_path, method
-):
+def test_losses_of_some_members_are_those_of_their_ensemble(folders, written, tmp_path, method):
     windows = drawn_ids(512, 5, 33).numpy()
     three = [*folders, folders[0]]
     ensemble.write(three, [1 / 3] * 3, method, tmp_path / "three")
-    found = ensemble.growing_losses(ensemble.load(tmp_path / "three"), windows)
-    assert found.shape == (3, 5, 32) and found.dtype == np.float64
-    for members in (1, 2, 3):
-        ensemble.write(three[:members], [1 / members] * members, method, tmp_path / "some")
+    sets = [(0,), (1,), (0, 1), (0, 2), (0, 1, 2)]
+    found = ensemble.losses_of_sets(ensemble.load(tmp_path / "three"), windows, sets)
+    assert found.shape == (5, 5, 32) and found.dtype == np.float64
+    for places, losses in zip(sets, found, strict=True):
+        some = [three[place] for place in places]
+        ensemble.write(some, [1 / len(some)] * len(some), method, tmp_path / "some")
         expected = held_out_loss.losses(ensemble.load(tmp_path / "some"), windows)
-        np.testing.assert_allclose(found[members - 1], expected, atol=1e-5)
+        np.testing.assert_allclose(losses, expected, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -197,7 +197,7 @@ def test_the_model_says_what_was_loaded(evaluated, local):
     assert result["parameters"] == SHAPE.parameters(512)
     assert result["model"] == {
         "path": str(local), "repo": None, "commit": None, "dtype": "float32", "context": CONTEXT,
-        "bos": "once", "quantization": None, "engine": "transformers",
+        "bos": "once", "quantization": None, "engine": "transformers", "devices": 1,
     }  # fmt: skip
     assert [row["prompt"] for row in result["samples"]] == ["import", "import"]
 
@@ -253,8 +253,10 @@ def test_a_task_that_fails_loses_no_other(local, include, tmp_path):
     assert row["unscored"] == 3
     items = pq.read_table(tmp_path / "items.parquet").to_pylist()
     empty = [item for item in items if item["text"] == ""]
-    assert [(item["log_likelihood"], item["verdict"]) for item in empty] == [(None, 0.0)] * 3
-    right = [item["verdict"] for item in items if item["choice"] == 0]
+    assert [item["log_likelihood"] for item in empty] == [None] * 3
+    (wrong,) = (item["statistics"] for item in empty if item["statistics"])
+    assert wrong[0] == {"metric": "acc", "sums": [0.0, 1.0]}
+    right = [item["statistics"][0]["sums"][0] for item in items if item["choice"] == 0]
     assert row["value"] == sum(right) / 3 in (0.0, 2 / 3)  # lm-eval would call the empty one right
 
 
@@ -295,10 +297,8 @@ def damaged(local, folder, change):
     return folder
 
 
-def refusal(folder, suite, tmp_path):
-    spec = EvaluateSpec(
-        pretrained=Pretrained(digest="0"), tasks=("heldout_next_line",), held_out="suite"
-    )
+def refusal(folder, suite, tmp_path, task="heldout_next_line"):
+    spec = EvaluateSpec(pretrained=Pretrained(digest="0"), tasks=(task,), held_out="suite")
     with pytest.raises(Refusal) as caught:
         evaluate.run(spec, tmp_path, [folder, suite], Silent())
     assert "\n" not in caught.value.reason
@@ -310,9 +310,11 @@ def test_a_model_of_nan_has_no_score(local, suite, tmp_path):
     assert refusal(folder, suite, tmp_path).status == "non-finite"
 
 
-def test_finite_weights_that_give_nan_have_no_score(local, suite, tmp_path):
+@pytest.mark.parametrize("task", ["heldout_next_line", "heldout_line_end"])
+def test_finite_weights_that_give_nan_have_no_score(local, suite, tmp_path, task):
+    """Where choices are scored, and where text is written."""
     folder = damaged(local, tmp_path / "big", lambda m: m.model.norm.weight.fill_(3e38))
-    found = refusal(folder, suite, tmp_path)
+    found = refusal(folder, suite, tmp_path, task)
     assert found.status == "non-finite" and "not finite" in found.reason
 
 

@@ -15,11 +15,11 @@ import yaml
 
 from llama_bench import sources
 from llama_bench.fields import UserError
-from llama_bench.measure import examples, job
+from llama_bench.measure import examples, job, tasks
 from llama_bench.measure.labelled.docstrings import ANSWER_BYTES
 from llama_bench.measure.labelled.from_parts import EXCERPT_BYTES
 from llama_bench.records import read
-from llama_bench.specs import Corpus, ExamplesSpec
+from llama_bench.specs import Corpus, ExamplesSpec, TasksSpec
 from llama_bench.templates import Template
 
 FOLDERS = ("email", "encodings", "json", "unittest")
@@ -198,6 +198,34 @@ def test_bytes_follow_from_content_and_seed_alone(source, request, documents, tm
     asked = {"source": source, "task": f"finetune_{source}"}
     assert Written(tmp_path / "again", [record], **asked).contents == written.contents
     assert Written(tmp_path / "other", [record], seed=1, **asked).contents != written.contents
+
+
+def test_held_out_tasks_apart_from_examples_ask_about_other_documents(part, docstring, tmp_path):
+    """And are the same questions."""
+    plain = TasksSpec(data=part.spec.data, items=300)
+    apart = plain.model_copy(update={"apart_from": (docstring.spec.id, part.spec.id)})
+    inputs = [part.documents, docstring.folder / "record.json", part.folder / "record.json"]
+    every = tasks.run(plain, tmp_path / "plain", inputs[:1], silent)["tasks"]
+    told = tasks.run(apart, tmp_path / "apart", inputs, silent)
+    learned = {
+        row["document"]
+        for written in (part, docstring)
+        for row in written.train + written.validation
+    }
+    unseen = [{row["name"] for row in written.unseen} for written in (part, docstring)]
+    unseen = set.intersection(*unseen)  # near copies of what was learned from are none either
+    assert not unseen & learned
+    for name in every:
+        rows, kept = (
+            [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+            for path in (tmp_path / f"{way}/tasks/{name}.jsonl" for way in ("plain", "apart"))
+        )
+        wanted = [row for row in rows if row["document"] in unseen]
+        assert len(wanted) < len(rows)
+        assert kept == (wanted if name in told["tasks"] else [])
+        if name not in told["tasks"]:
+            assert len(wanted) < 20 and "fine-tuning" in told["left_out"][name]
+    assert told["tasks"]
 
 
 def test_near_copies_are_never_apart(documents, tmp_path):
@@ -434,8 +462,8 @@ def test_a_label_that_only_others_have_is_left_out_and_counted(tmp_path):
     [
         (reviews(200, ["one"]), {}, "has 1 labels; 2 to 200"),
         (reviews(1500, range(300)), {"items": 1500}, "has 300 labels; 2 to 200"),
-        (reviews(60), {}, r"too few examples \(train 36, test 16, validation 8\)"),
-        (reviews(200), {"items": 40}, "too few examples"),
+        (reviews(60), {}, r"too few examples \(train 36, test 16, validation 8\).*and test$"),
+        (reviews(200), {"items": 40}, "too few examples.*or raise items$"),
         ([*reviews(200), {**reviews(1)[0], "text": "new", "label": "rare"}], {}, "'rare'"),
         ([{**row, "text": None} for row in reviews()], {}, "no row has a prompt and an answer"),
         ([{**row, "film": 1} for row in reviews()], {"document": "film"}, "no test example"),

@@ -26,6 +26,7 @@ from llama_bench.measure import finetune, model
 from llama_bench.measure.job import carry_out
 from llama_bench.measure.training import state as states
 from llama_bench.measure.training.objective import IGNORED, Objective
+from llama_bench.measure.tuning import answers
 from llama_bench.measure.tuning.answers import Example, Part
 from llama_bench.measure.tuning.course import TuningState
 from llama_bench.measure.tuning.model_objective import ModelObjective
@@ -159,7 +160,7 @@ def test_it_learns_and_is_any_tools_model(tune, labelled, trained):
 def test_counts_are_those_of_the_examples(tune, labelled):
     result, given = records.read(tune()).result, records.read(labelled).result
     assert result["examples"] == given["examples"]
-    assert result["left_out"] == {}
+    assert result["left_out"] == {} and result["absent_labels"] == {"train": [], "validation": []}
     assert result["epochs"] == 60 * 8 / given["examples"]["train"]
     gold = Counter(row["choices"][row["label"]] for row in test_questions(labelled))
     train = Counter(pq.read_table(labelled.parent / "train.parquet")["answer"].to_pylist())
@@ -321,6 +322,43 @@ def test_written_answers_end_where_writing_stops(prepared, tune, tmp_path):
     assert result["answer_tokens"]["test"] == tokens
 
 
+def test_written_answers_are_tested_with_the_blanks_that_they_are_trained_with(prepared, tmp_path):
+    """Each with its own."""
+    words = [f"{first}{n}" for n in range(60) for first in ("ask", "tell")]
+    rows = tmp_path / "rows.jsonl"
+    lines = [{"q": q, "a": " yes" if n % 3 else "no"} for n, q in enumerate(words)]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    corpus = Corpus(source="files", files=(file_digest(rows),))
+    spec = ExamplesSpec(
+        task="finetune_lines", data=prepared.parent.name, corpus=corpus, prompt="{q}",
+        answer="{a}", choices=False, items=120, validation=0.2, test=0.4,
+    )  # fmt: skip
+    record = tmp_path / spec.id / "record.json"
+    carry_out("examples", spec.canonical(), record, [prepared, rows])
+    tokenizer = AutoTokenizer.from_pretrained(prepared.parent / "tokenizer")
+    asked_for = asked(prepared, record, None, model=spec_shape())
+    parts, left_out = answers.read(asked_for, record.parent, "finetune_lines", tokenizer)
+    answer_of = {line["q"]: line["a"] + "\n" for line in lines}
+    assert left_out == {}
+    for part in parts.values():
+        assert {each.answer for each in part.examples} == {" yes\n", "no\n"}
+        for each in part.examples:
+            prompt = tokenizer.decode(each.ids, skip_special_tokens=True).removesuffix(each.answer)
+            assert each.answer == answer_of[prompt]
+
+
+def test_labels_that_a_fraction_lacks_are_named(tune, labelled):
+    """And those that the validation part lacks; the test asks for them all the same."""
+    rows = pq.read_table(labelled.parent / "train.parquet")["answer"].to_pylist()
+    labels = records.read(labelled).result["choices"]
+    count = next(n for n in range(1, len(rows)) if 1 < len(set(rows[:n])) < len(labels))
+    result = records.read(tune(fraction=count / len(rows), steps=2)).result
+    assert result["examples"]["train"] == count
+    wanted = [label for label in labels if label not in rows[:count]]
+    assert result["absent_labels"] == {"train": wanted, "validation": []}
+    assert {row["choices"][row["label"]] for row in test_questions(labelled)} == set(labels)
+
+
 def test_a_tuned_model_is_tuned_again(tune, labelled):
     first = tune()
     second = tune(base=first, steps=10, learning_rate=1e-3)
@@ -332,10 +370,9 @@ def test_a_tuned_model_is_tuned_again(tune, labelled):
 def test_what_is_longer_than_the_context_is_left_out_and_counted(tune, labelled, tmp_path):
     result = records.read(tune(context=16, steps=10)).result
     given = records.read(labelled).result["examples"]
-    used = result["examples"]
-    lost = sum(given.values()) - sum(used.values())
-    assert result["left_out"] == {"longer than the context": lost}
-    assert 0 < lost < sum(given.values())
+    lost = {part: given[part] - used for part, used in result["examples"].items()}
+    assert result["left_out"] == {part: {"longer than the context": n} for part, n in lost.items()}
+    assert all(0 < n < given[part] for part, n in lost.items())
     record = records.read(tune(context=4, folder=tmp_path))
     assert record.status == "refused"
     assert "finetune.<name>.context" in record.reason

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -20,11 +21,13 @@ from transformers import AutoModelForCausalLM
 
 from llama_bench import records
 from llama_bench.fields import UserError
-from llama_bench.measure import held_out_loss
+from llama_bench.measure import fuse, held_out_loss
 from llama_bench.measure.fusing import with_mergekit
+from llama_bench.measure.fusing.judge import ask
 from llama_bench.measure.fusing.members import members_of
 from llama_bench.measure.job import carry_out
-from llama_bench.specs import FuseSpec, Member, Pretrained
+from llama_bench.sources import file_digest
+from llama_bench.specs import Corpus, ExamplesSpec, FinetuneSpec, FuseSpec, Member, Pretrained
 
 TRAININGS = {
     "branch": dict(cooldown_seed=1),
@@ -217,6 +220,109 @@ def test_an_ensemble_is_fused_from_strangers(prepared, trained, tmp_path):
     assert result["gain"] > 0, "two guesses are better than one"
     one = records.read(members[0]).result["parameters"]["all"]
     assert result["parameters"]["all"] == 2 * one
+
+
+def test_what_more_members_bring_is_a_mean_over_sets(prepared, trained, tmp_path):
+    """Of weights and of outputs; a mixture's sets follow from its members' own losses."""
+    members = list(trained.values())
+    how = dict(growing=True, draws=6)
+    whole = fused(prepared, members, tmp_path, method="mixture", **how).result
+    assert [row["sets"] for row in whole["growing"]] == [3, 3, 1]
+    windows = held_out_loss.windows_of(prepared.parent, 64).judging
+    nats = [ask(path.parent / "checkpoint", windows) for path in members]
+    pairs = [-np.log((np.exp(-nats[a]) + np.exp(-nats[b])) / 2) for a, b in PAIRS]
+    singles, two, all_ = (row["loss"] for row in whole["growing"])
+    assert singles == pytest.approx(np.mean(nats), abs=1e-6)
+    assert two == pytest.approx(np.mean(pairs), abs=1e-6)
+    assert all_ == pytest.approx(whole["loss"], abs=1e-6)
+    mean = fused(prepared, members, tmp_path, method="uniform", allow_unrelated=True, **how).result
+    turned = [members[place] for place in (2, 0, 1)]
+    other = fused(prepared, turned, tmp_path, method="uniform", allow_unrelated=True, **how).result
+    for row, same in zip(mean["growing"], other["growing"], strict=True):
+        assert row["loss"] == pytest.approx(same["loss"], abs=1e-5), "whatever their order"
+    assert mean["growing"][2]["loss"] == mean["loss"]
+
+
+PAIRS = ((0, 1), (0, 2), (1, 2))
+
+
+def test_a_control_is_judged_on_the_same_windows(prepared, relatives, trained, tmp_path):
+    members = [trained["branch"], trained["its sister"]]
+    named = Member(verb="train", run=trained["a stranger"].parent.name)
+    spec = asked(prepared, members, method="uniform", control=named)
+    output = tmp_path / spec.id / "record.json"
+    carry_out("fuse", spec.canonical(), output, [prepared, *members, trained["a stranger"]])
+    result = records.read(output).result
+    control, own = result["control"], records.read(trained["a stranger"]).result["loss"]
+    assert control["loss"] == pytest.approx(own, abs=1e-5)
+    best = min(row["loss"] for row in result["members"])
+    assert control["gain"] == pytest.approx(best - own, abs=1e-5)
+    assert control["gain_standard_error"] > 0 and result["related"]
+    assert result["loss"] == relatives[0].result["loss"]
+    assert relatives[0].result["control"] is None
+
+
+def labelled_lines(prepared: Path, folder: Path) -> Path:
+    """The record of examples: whether a line of real Python is a class or an import."""
+    lines = (Path(os.__file__).parent / "typing.py").read_text().splitlines()
+    found = {line: line.split()[0] for line in lines if line.startswith(("class ", "import "))}
+    found |= {f"import {name}": "import" for name in sorted(sys.stdlib_module_names)[:60]}
+    rows = folder / "lines.jsonl"
+    told = [{"line": line.partition(" ")[2], "kind": kind} for line, kind in found.items()]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in told))
+    spec = ExamplesSpec(
+        **dict(task="finetune_kind", data=prepared.parent.name, choices=True),
+        **dict(prompt="{line}\n#", answer=" {kind}", items=200, validation=0.2, test=0.3),
+        corpus=Corpus(source="files", files=(file_digest(rows),)),
+    )
+    path = folder / spec.id / "record.json"
+    carry_out("examples", spec.canonical(), path, [prepared, rows])
+    return path
+
+
+def test_fine_tunings_of_one_pretrained_base_are_fused(shared, prepared, tmp_path):
+    """A real Llama, a few steps with two seeds: relatives, in its own tokens. Beside them one that
+    was tuned twice, one after the other."""
+    source = shared("models", "stories260K")
+    labelled = labelled_lines(prepared, tmp_path)
+
+    def tuned(base: Member, given: Path, seed: int) -> Path:
+        spec = FinetuneSpec(
+            **dict(base=base, data=prepared.parent.name, examples=labelled.parent.name, seed=seed),
+            **dict(steps=4, validate_every=4, patience=1, batch=4, context=64),
+            learning_rate=1e-3,
+        )
+        output = tmp_path / spec.id / "record.json"
+        carry_out("finetune", spec.canonical(), output, [prepared, labelled, given])
+        assert records.read(output).status == "ok", records.read(output).reason
+        return output
+
+    base = Member(pretrained=Pretrained(digest="stories"))
+    members = [tuned(base, source, seed) for seed in (0, 1)]
+    named = tuple(Member(verb="finetune", run=path.parent.name) for path in members)
+    control = tuned(named[0], members[0], 2)
+    spec = FuseSpec(
+        members=named,
+        **dict(data=prepared.parent.name, method="uniform"),
+        control=Member(verb="finetune", run=control.parent.name),
+    )
+    output = tmp_path / spec.id / "record.json"
+    carry_out("fuse", spec.canonical(), output, [prepared, *members, control])
+    result = records.read(output).result
+    assert result["related"] and result["ancestors"] == ["stories", spec.id]
+    assert result["gain"] > -0.05 and result["bits_per_byte"] > 0
+    best = min(row["loss"] for row in result["members"])
+    assert result["control"]["gain"] == pytest.approx(best - result["control"]["loss"], abs=1e-6)
+
+
+def test_mergekit_of_unlike_shapes_is_told_which_key_asks_for_one(shared, prepared, tmp_path):
+    """The line between two members is on by default; mergekit itself may join unlike shapes."""
+    source = shared("models", "stories260K")
+    flat = changed(source, tmp_path / "flat", tie_word_embeddings=False)
+    spec = asked(prepared, [source, flat], method="mergekit", configuration=CONFIGURATION, line=3)
+    with pytest.raises(records.Refusal) as caught:
+        fuse._refuse_misfits(spec, members_of(spec, [source, flat]), None)
+    assert "fuse.<name>.line: 0 leaves it out" in str(caught.value)
 
 
 def test_a_fused_model_is_fused_again(prepared, relatives, trained, tmp_path):

@@ -19,12 +19,14 @@ from llama_bench.measure import held_out_loss, lineage, model
 from llama_bench.measure.fusing import (
     agreement,
     averaging,
+    judge,
     members,
     path,
     spherical,
     weighing,
     weight_files,
 )
+from llama_bench.measure.text.tokenizer import Encoder
 from llama_bench.records import Refusal
 from llama_bench.specs import FuseSpec, Member, Pretrained
 
@@ -286,10 +288,16 @@ def test_losses_are_those_of_the_logits_in_whatever_pieces(local, prepared, monk
         assert np.abs(found.ravel() - told.numpy()).max() < 1e-4
 
 
-def test_a_tokenizer_of_its_own_reads_the_test_documents(shared, prepared):
+def test_a_tokenizer_of_its_own_reads_the_same_documents(shared, prepared):
+    """Those that all others are judged on; fine-tunings learn from the test documents."""
     source = shared("models", "stories260K")
     held = held_out_loss.windows_of(prepared.parent, 128, source)
     assert held.judging.max() < 512 and held.token_bytes.sum() > 0
+    own, its = (Encoder(folder) for folder in (prepared.parent / "tokenizer", source))
+    ids = np.fromfile(prepared.parent / "validation.bin", dtype="<u2")
+    text = own.tokenizer.decode(ids[ids != own.bos].tolist())
+    read = held.judging[0][held.judging[0] != its.bos].tolist()
+    assert its.tokenizer.decode(read).strip()[:200] in text
     same = held_out_loss.windows_of(prepared.parent, 128, prepared.parent / "tokenizer")
     assert np.array_equal(same.judging, held_out_loss.windows_of(prepared.parent, 128).judging)
 
@@ -302,3 +310,27 @@ def test_how_texts_are_cut_is_no_part_of_a_tokenizer(local, tmp_path):
     assert held_out_loss.same_tokenizer(local, other)
     other_tokenizer(other)
     assert not held_out_loss.same_tokenizer(local, other)
+
+
+def test_weights_kept_as_they_are_stored_give_the_losses_of_float32(local, prepared, tmp_path):
+    """To the bit, and each part narrows again when it has computed."""
+    half = model.load(local, dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path / "half")
+    shutil.copy(local / "tokenizer.json", tmp_path / "half")
+    windows = held_out_loss.windows_of(prepared.parent, 64).judging[:6]
+    expected = held_out_loss.losses(model.load(tmp_path / "half"), windows)
+    kept = judge.loaded_from(tmp_path / "half")
+    assert {weight.dtype for weight in kept.parameters()} == {torch.bfloat16}
+    assert np.array_equal(held_out_loss.losses(kept, windows), expected)
+    assert {weight.dtype for weight in kept.parameters()} == {torch.bfloat16}
+    whole = judge.loaded_from(local)
+    assert {weight.dtype for weight in whole.parameters()} == {torch.float32}
+
+
+def test_sets_of_members_are_all_or_as_many_as_asked():
+    assert path.sets_of_members(3, 1) == [[(0,)], [(0, 1)], [(0, 1, 2)]]
+    assert [len(sets) for sets in path.sets_of_members(4, 6)] == [4, 6, 4, 1]
+    eight = path.sets_of_members(8, 6)
+    assert [len(sets) for sets in eight] == [8, 6, 6, 6, 6, 6, 6, 1]
+    assert all(len(set(sets)) == len(sets) for sets in eight)
+    assert {len(places) for places in eight[3]} == {4} and eight == path.sets_of_members(8, 6)

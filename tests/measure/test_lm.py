@@ -12,7 +12,9 @@ from lm_eval.models.huggingface import HFLM
 from tiny_llama import CONTEXT, adapter, checkpoint
 
 from llama_bench.measure.evaluation import generation
+from llama_bench.measure.evaluation.generation import merged
 from llama_bench.measure.evaluation.halving import in_halves
+from llama_bench.measure.evaluation.lm import PASS
 from llama_bench.records import Refusal
 
 
@@ -181,6 +183,28 @@ def test_a_pass_that_does_not_fit_is_halved_and_nothing_is_lost(local):
     assert answers == pytest.approx(free, rel=1e-5)
 
 
+def test_the_output_head_sees_a_few_places_at_once_and_gives_the_same(local, monkeypatch):
+    """One window of 500 tokens, and choices behind a stem, by 16 places a time."""
+    text = "".join(f"x{n} = {n}\n" for n in range(200))
+    stem = "".join(f"line {n}\n" for n in range(60))
+    pairs = [(stem + f"print({n}, ", f"{n} + value)\n" * 9) for n in range(40)]
+    whole = adapter(local)
+    expected = whole.loglikelihood_rolling(ask("loglikelihood_rolling", (text,)))
+    chosen = whole.loglikelihood(ask("loglikelihood", *pairs))
+    few, seen = adapter(local), []
+    monkeypatch.setitem(PASS, "cpu", (512, 8192, 16 * len(few.tokenizer)))
+    head = few.model.get_output_embeddings()
+    head.register_forward_hook(lambda module, given, out: seen.append(out.flatten(0, -2).shape[0]))
+    passed = []
+    few.model.model.layers[0].register_forward_hook(lambda *given: passed.append(1))
+    found = few.loglikelihood_rolling(ask("loglikelihood_rolling", (text,)))
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert max(seen) <= 16 < len(whole.encoding.encode(text)) == sum(seen) + 1
+    assert len(passed) == math.ceil(sum(seen) / few.window)  # the layers once a window
+    for mine, other in zip(few.loglikelihood(ask("loglikelihood", *pairs)), chosen, strict=True):
+        assert mine == (pytest.approx(other[0], rel=1e-6), other[1])
+
+
 def test_work_that_fails_for_another_reason_is_not_repeated():
     tried = []
 
@@ -213,6 +237,77 @@ def test_settings_of_generation_replace_the_tasks_own(local):
     with torch.no_grad():
         out = lm.model.generate(torch.tensor([prompt]), max_new_tokens=3, do_sample=False)
     assert text == lm.tokenizer.decode(out[0], skip_special_tokens=True)[len("import ") :]
+
+
+PROMPTS = ("import ", "for line in lines:\n    print(", "def")
+
+
+def as_lm_evals_own(ours, settings):
+    """Texts of ours and of lm-eval's own adapter."""
+    theirs = HFLM(pretrained=ours.model, tokenizer=ours.tokenizer, batch_size=1)
+    asked = [(prompt, settings) for prompt in PROMPTS]
+    ours.encoding.bos = "stock"
+    found = ours.generate_until(ask("generate_until", *asked))
+    return found, theirs.generate_until(ask("generate_until", *asked))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"until": ["\n\n"], "max_gen_toks": 12, "num_beams": 3},
+        {"max_new_tokens": 12, "repetition_penalty": 1.8, "temperature": 0.0},
+        {"until": "e", "max_gen_toks": 12, "do_sample": False, "no_repeat_ngram_size": 1},
+    ],
+)
+def test_settings_do_what_they_do_in_lm_evals_own_adapter(local, settings):
+    ours = adapter(local)
+    found, expected = as_lm_evals_own(ours, settings)
+    assert found == expected
+    plain = {"until": settings.get("until", []), "max_gen_toks": 12}
+    assert found != as_lm_evals_own(ours, plain)[0]
+
+
+def test_own_settings_go_before_the_tasks_in_whichever_spelling():
+    task = {"until": ["x"], "max_gen_toks": 40, "do_sample": False, "temperature": 0.0}
+    assert merged(task, {}) == {"until": ["x"], "max_gen_toks": 40, "do_sample": False}
+    assert merged(task, {"max_new_tokens": 16})["max_gen_toks"] == 16
+    assert merged({"max_tokens": 9}, {"max_gen_toks": 16})["max_gen_toks"] == 16
+    drawn = merged(task, {"temperature": 0.7, "top_k": 5})
+    assert (drawn["do_sample"], drawn["temperature"], drawn["top_k"]) == (True, 0.7, 5)
+    assert merged(task, {"do_sample": True})["temperature"] == 1.0
+    sampling = {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "num_beams": 2}
+    greedy = {"until": [], "max_gen_toks": 256, "do_sample": False, "num_beams": 2}
+    assert merged(sampling, {"temperature": 0}) == merged(sampling, {"do_sample": False}) == greedy
+    with pytest.raises(ValueError, match="max_length counts the prompt"):
+        merged({"max_length": 100}, {})
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.7}, {"num_beams": 2}])
+def test_a_model_that_gives_no_numbers_writes_nothing(local, settings):
+    """Finite weights whose logits are NaN: an infinite norm times zero."""
+    lm = adapter(local)
+    with torch.no_grad():
+        lm.model.model.norm.weight.fill_(3e38)
+    with pytest.raises(Refusal, match="not finite") as caught:
+        lm.generate_until(ask("generate_until", ("import ", {"max_gen_toks": 4} | settings)))
+    assert caught.value.status == "non-finite"
+    with pytest.raises(Refusal, match="not finite"):
+        generation.samples(lm, ("import ",), 4, seed=0)
+
+
+def test_a_prompt_without_a_token_begins_as_a_text_does(local):
+    """A tokenizer without BOS makes nothing of an empty prompt."""
+    lm = adapter(local)
+    lm.tokenizer.bos_token = None
+    assert lm.encoding.encode("") == []
+    settings = {"max_gen_toks": 4, "min_new_tokens": 4}
+    found = lm.generate_until(ask("generate_until", ("", settings), ("", settings)))
+    begun, length = torch.tensor([[lm.encoding.start]]), {"max_new_tokens": 4, "min_new_tokens": 4}
+    with torch.no_grad():
+        out = lm.model.generate(begun, do_sample=False, **length)
+    assert found == [lm.tokenizer.decode(out[0], skip_special_tokens=True)] * 2 != ["", ""]
+    rows = generation.samples(lm, ("", "import "), 4, seed=0)
+    assert [row["prompt"] for row in rows] == ["", "import"] * 2
 
 
 TEMPLATE = """{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}

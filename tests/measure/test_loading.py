@@ -2,17 +2,19 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_llama import checkpoint
 from training import spec_of
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llama_bench import records
-from llama_bench.measure import evaluate
-from llama_bench.measure.evaluation import loading
+from llama_bench.measure import evaluate, model
+from llama_bench.measure.evaluation import adapters, loading
 from llama_bench.measure.job import carry_out
+from llama_bench.measure.probing import vllm_server
 from llama_bench.measure.training import state as states
 from llama_bench.records import Refusal
 from llama_bench.specs import EvaluateSpec, Pretrained
@@ -28,15 +30,28 @@ def copy(local, tmp_path):
     return shutil.copytree(local, tmp_path / "copy")
 
 
-def refusal(folder, **given):
-    spec = EvaluateSpec(pretrained=Pretrained(digest="0", **given), tasks=("none",))
-    with pytest.raises(Refusal) as caught:
-        loading.load(spec, folder)
-    assert "\n" not in caught.value.reason
-    return caught.value
+@pytest.fixture(params=["transformers", "vllm"])
+def refusal(request, tmp_path, monkeypatch):
+    """What an engine says of a folder before any weight is loaded, or a server started."""
+    engine = None if request.param == "transformers" else request.param
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$1" = -c ] && echo 0.0.test || touch "$0.started"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv(vllm_server.PYTHON, str(python))
+
+    def ask(folder, **given):
+        pretrained = Pretrained(digest="0", **given)
+        spec = EvaluateSpec(pretrained=pretrained, tasks=("none",), engine=engine)
+        with pytest.raises(Refusal) as caught, adapters.opened(spec, folder, tmp_path):
+            pass
+        assert "\n" not in caught.value.reason and str(folder) in caught.value.reason
+        assert not Path(f"{python}.started").exists()
+        return caught.value
+
+    return ask
 
 
-def test_a_pickle_is_never_read(copy, tmp_path):
+def test_a_pickle_is_never_read(copy, tmp_path, refusal):
     """A checkpoint that would run code when it is unpickled: it is refused, and does not run."""
     traces = tmp_path / "traces"
     weights = copy / "model.safetensors"
@@ -52,7 +67,7 @@ def test_a_pickle_is_never_read(copy, tmp_path):
     assert not traces.exists()
 
 
-def test_code_of_the_models_own_is_not_run_unless_asked(copy):
+def test_code_of_the_models_own_is_not_run_unless_asked(copy, refusal):
     config = json.loads((copy / "config.json").read_text())
     config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Own"}}
     (copy / "config.json").write_text(json.dumps(config))
@@ -67,13 +82,41 @@ def test_code_of_the_models_own_is_not_run_unless_asked(copy):
 
 
 @pytest.mark.parametrize("damage", ["cut", "header", "empty"])
-def test_a_corrupt_safetensors_file_is_refused(copy, damage):
+def test_a_corrupt_safetensors_file_is_refused(copy, damage, refusal):
     path = copy / "model.safetensors"
     content = path.read_bytes()
     damaged = {"cut": content[: len(content) // 2], "header": b"\xff" * 64, "empty": b""}
     path.write_bytes(damaged[damage])
     found = refusal(copy)
-    assert found.status in ("refused", "missing") and str(copy) in found.reason
+    assert found.status == "refused" and "model.safetensors cannot be read" in found.reason
+
+
+def test_what_is_no_model_is_missing(copy, tmp_path, refusal):
+    (copy / "model.safetensors").unlink()
+    assert refusal(copy).status == refusal(tmp_path).status == "missing"
+
+
+def test_more_ids_than_the_model_has_are_refused(copy, refusal):
+    tokenizer = AutoTokenizer.from_pretrained(copy)
+    tokenizer.add_tokens(["<|one more|>"])
+    tokenizer.save_pretrained(copy)
+    found = refusal(copy)
+    assert found.status == "refused" and "513 ids, the model 512" in found.reason
+
+
+def test_a_folder_without_a_tokenizer_is_refused(copy, refusal):
+    for path in copy.glob("*token*"):
+        path.unlink()
+    assert "no tokenizer" in refusal(copy).reason
+
+
+def test_a_model_that_several_gpus_do_not_hold_is_refused(local, monkeypatch):
+    """It would be kept in host memory, or on the disk, and take forever."""
+    monkeypatch.setattr(model, "gpus", lambda: 2)
+    spec = EvaluateSpec(pretrained=Pretrained(digest="0"), tasks=("none",))
+    with pytest.raises(Refusal, match="does not fit on 2 GPUs") as caught:
+        loading.load(spec, local)
+    assert caught.value.status == "out-of-memory"
 
 
 @pytest.fixture(scope="module")

@@ -68,6 +68,38 @@ def test_absurd_sizes_are_out_of_memory(size):
     assert memory.is_out_of_memory(caught.value)
 
 
+class Compilation(RuntimeError):
+    """As torch.compile raises it: what happened is in `inner_exception`."""
+
+    def __init__(self, inner: Exception):
+        super().__init__(f"backend='inductor' raised:\n{type(inner).__name__}: {inner}")
+        self.inner_exception = inner
+
+
+def caused_by(error: Exception) -> RuntimeError:
+    outer = RuntimeError("a layer failed")
+    outer.__cause__ = error
+    return outer
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        Compilation(MemoryError()),
+        Compilation(torch.OutOfMemoryError("Tried to allocate 2.00 GiB")),
+        caused_by(caused_by(torch.OutOfMemoryError("Tried to allocate 2.00 GiB"))),
+    ],
+    ids=["cuda", "triton", "cublas", "cudnn", "compiling", "compiling on a gpu", "caused"],
+)
+def test_a_gpus_words_and_what_lies_inside_an_error_count(error):
+    assert memory.is_out_of_memory(error)
+    assert not memory.is_out_of_memory(Compilation(ValueError("no kernel")))
+
+
 def test_other_errors_are_not():
     with pytest.raises(RuntimeError) as caught:
         torch.ones(2, 3) @ torch.ones(2, 3)

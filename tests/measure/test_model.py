@@ -210,7 +210,7 @@ def hub(monkeypatch, tmp_path):
 )
 def test_what_the_hub_answers_is_a_result(hub, repo, status, word):
     with pytest.raises(Refusal) as caught:
-        model.load(repo, revision="v2")
+        model.fetched(repo, "v2")
     assert caught.value.status == status
     assert word in caught.value.reason
     assert "\n" not in caught.value.reason
@@ -219,4 +219,4 @@ def test_what_the_hub_answers_is_a_result(hub, repo, status, word):
 def test_a_hub_out_of_reach_is_an_accident(hub, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(OSError):
-        model.load("llamas/gone", revision="v2")
+        model.fetched("llamas/gone", "v2")

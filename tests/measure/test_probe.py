@@ -1,6 +1,7 @@
 """A probe's record: every cell of the grid, exact tokens, every repeat, statuses where none."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -8,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, FalconConfig
 
 from llama_bench import records
 from llama_bench.fields import UserError
 from llama_bench.measure import model, probe
-from llama_bench.measure.probing import phases, probed_model, timing
+from llama_bench.measure.probing import engines, instruments, phases, probed_model, timing
 from llama_bench.measure.probing.cells import BUSY, OK
 from llama_bench.records import Refusal
 from llama_bench.shape import Shape
@@ -38,10 +39,10 @@ def spec(**changes) -> ProbeSpec:
     return ProbeSpec(**(asked | changes))
 
 
-def run(tmp_path, asked: ProbeSpec, inputs=()) -> dict:
+def run(tmp_path, asked: ProbeSpec, inputs=(), searches=0) -> dict:
     seen = []
     result = probe.run(asked, tmp_path, list(inputs), lambda *where: seen.append(where[:2]))
-    visits = len(result["cells"]) * len(timing.rounds(asked.repeats, asked.seconds))
+    visits = len(result["cells"]) * len(timing.rounds(asked.repeats, asked.seconds)) + searches
     assert seen == [(done, visits) for done in range(visits + 1)]
     json.dumps(result, allow_nan=False)  # a record can be written
     return result
@@ -97,14 +98,28 @@ def test_cache_is_as_large_as_the_formula_says(result):
         assert cell["kv_bytes"] == cell["kv_formula_bytes"] == expected
 
 
-def test_a_peak_is_the_sum_of_what_it_is_made_of(result):
+def test_training_holds_weights_gradients_and_two_moments(result):
     for cell in result["cells"]:
-        held = result["weight_bytes"] + (cell["kv_bytes"] or 0)
-        if cell["phase"] == "train":
-            held = cell["training_bytes"]
-            assert held == 16 * result["parameters"]["all"], "weights, gradients, two moments"
-        if cell["activation_bytes"] is not None:
-            assert cell["peak_bytes"] == held + cell["activation_bytes"]
+        expected = 16 * result["parameters"]["all"] if cell["phase"] == "train" else None
+        assert cell["training_bytes"] == expected
+
+
+def test_a_device_that_others_use_makes_a_row_busy_and_its_numbers_stay(tmp_path, monkeypatch):
+    """As if other programs held all processors while the repeats ran."""
+    monkeypatch.setattr(timing.Others, "load", lambda self: float(os.cpu_count()))
+    for cell in run(tmp_path, spec(batches=(1,), contexts=(16,)))["cells"]:
+        assert (cell["status"], cell["busy"], cell["reason"]) == (BUSY, True, None)
+        assert cell["load"] == os.cpu_count()
+        assert len(cell["seconds"]) == 4
+
+
+def test_a_neighbour_of_an_early_round_is_told_at_the_end(tmp_path, monkeypatch):
+    """One that another process on the GPU came and went, of four rounds."""
+    seen = iter([0, 1, 0, 0])
+    monkeypatch.setattr(instruments.Neighbours, "count", lambda *_: next(seen))
+    asked = spec(phases=("prefill",), batches=(1,), contexts=(16,))
+    (cell,) = run(tmp_path, asked)["cells"]
+    assert (cell["other_processes"], cell["status"]) == (1, BUSY)
 
 
 def test_facts_of_model_and_device(result):
@@ -139,6 +154,9 @@ def test_peaks_hold_what_must_be_in_memory(tmp_path):
             assert cell["peak_bytes"] >= 4 * weights
         else:
             assert weights + cell["kv_bytes"] <= cell["peak_bytes"] < 4 * weights
+        if cell["phase"] == "prefill":  # where the feed-forward layer has gate, up and product
+            product = 4 * cell["tokens"] * shape.ffn_width
+            assert 2 * product <= cell["activation_bytes"] <= 12 * product + 2**22
     assert peaks["train", 256] > peaks["train", 32]
 
 
@@ -170,6 +188,30 @@ def test_decode_feeds_one_token_per_step_to_a_filled_cache(built):
     window = [((2, 1), depth) for depth in range(56, 64)]
     assert [(tuple(shape), depth) for shape, depth in fed] == window * 3
     assert decode.tokens == 16
+
+
+def test_a_cache_filled_in_parts_is_that_of_one_pass(built, monkeypatch):
+    """In passes of six tokens: three columns of two sequences, the last of them one."""
+    seen = []
+    built.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    monkeypatch.setattr(phases, "FILL_TOKENS", 7)
+    decode = phases.Decode(built, batch=2, context=45)
+    assert seen == [3] * 13 + [1]
+    whole = DynamicCache()
+    phases.forward(built, phases.random_tokens(built, 2, 40), whole)
+    assert decode.cache.get_seq_length() == 40
+    for part, one in zip(decode.cache.layers, whole.layers, strict=True):
+        torch.testing.assert_close(part.keys, one.keys, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(part.values, one.values, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 200, 3000])
+def test_no_pass_that_fills_a_cache_is_larger_than_a_step_or_its_bound(built, batch):
+    seen = []
+    built.register_forward_pre_hook(lambda _, args: seen.append(args[0].numel()))
+    decode = phases.Decode(built, batch=batch, context=24)
+    assert max(seen) <= max(phases.FILL_TOKENS, batch)
+    assert sum(seen) == batch * decode.filled
 
 
 def test_decode_from_the_cache_equals_one_forward_over_all(built):
@@ -231,6 +273,101 @@ def test_out_of_memory_in_the_midst_of_a_step(tmp_path):
             assert measured(cell)
         else:
             assert cell["status"] == "out-of-memory"
+
+
+@pytest.fixture
+def unknown_token(monkeypatch):
+    """What kernels do with an id that no embedding has, in the cells of a batch: the other batches
+    are in order. A real error of a kernel, if a far-fetched one."""
+
+    def of(batch: int) -> None:
+        drawn = phases.random_tokens
+        monkeypatch.setattr(
+            phases,
+            "random_tokens",
+            lambda model, rows, columns: drawn(model, rows, columns) + VOCAB * (rows == batch),
+        )
+
+    return of
+
+
+def test_an_error_of_one_cell_is_its_row_and_the_others_go_on(tmp_path, unknown_token, caplog):
+    unknown_token(3)
+    for cell in run(tmp_path, spec(contexts=(40,)))["cells"]:
+        if cell["batch"] == 1:
+            assert measured(cell)
+            continue
+        assert cell["status"] == "failed"
+        assert cell["reason"] == "IndexError: index out of range in self"
+        assert cell["seconds"] == []
+        assert cell["tokens"] is cell["kv_bytes"] is None
+    assert "Traceback" in caplog.text, "the log has the rest"
+
+
+def test_where_no_cell_can_be_measured_an_error_is_an_accident(tmp_path, unknown_token):
+    """Without a record, so that the next start tries again."""
+    unknown_token(3)
+    asked = spec(phases=("prefill",), batches=(3,), contexts=(40, 1000))
+    with pytest.raises(RuntimeError, match="no cell could be measured: IndexError: index out of"):
+        run(tmp_path, asked)
+
+
+def test_a_search_for_the_largest_batch_that_fails_is_its_row(tmp_path, unknown_token):
+    unknown_token(4)
+    asked = spec(phases=("prefill",), batches=(1,), contexts=(8,), max_batch=True)
+    (row,) = run(tmp_path, asked, searches=1)["largest_batches"]
+    assert (row["status"], row["batch"], row["limited_by"]) == ("failed", None, None)
+    assert row["tries"] == 3
+    assert "IndexError" in row["reason"]
+
+
+def test_a_lost_device_ends_the_probe_and_what_was_measured_stays(tmp_path, monkeypatch):
+    """As CUDA answers every call after an illegal access; here from the fifth cell's end on."""
+    calls = []
+
+    def clean(engine) -> None:
+        calls.append(engine)
+        if len(calls) >= 5:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with")
+
+    monkeypatch.setattr(engines.Transformers, "clean", clean)
+    asked = spec(phases=("prefill",), batches=(1, 2, 3), contexts=(8,), repeats=2, max_batch=True)
+    result = run(tmp_path, asked, searches=1)
+    assert [len(cell["seconds"]) for cell in result["cells"]] == [2, 2, 1]
+    assert all(map(measured, result["cells"]))
+    lost = (
+        "the device was lost after prefill, batch 2, context 8: "
+        "RuntimeError: CUDA error: an illegal memory access was encountered"
+    )
+    assert [cell["reason"] for cell in result["cells"]] == [None, None, f"only 1 rounds: {lost}"]
+    (row,) = result["largest_batches"]
+    assert (row["status"], row["reason"], row["tries"]) == ("failed", lost, 0)
+    assert len(calls) == 5
+
+    calls[:] = calls[:4]
+    first, *others = run(tmp_path, asked, searches=1)["cells"]
+    assert measured(first)
+    assert [cell["status"] for cell in others] == ["failed", "failed"]
+    assert all("lost after prefill, batch 1" in cell["reason"] for cell in others)
+
+
+def test_a_cache_that_is_not_the_formulas_is_said(tmp_path):
+    """Falcon's heads share one key and value (multi-query), which its configuration names in words
+    of its own (arXiv 2311.16867)."""
+    FalconConfig(
+        **dict(vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=4),
+        **dict(multi_query=True, new_decoder_architecture=False, alibi=False),
+        architectures=["FalconForCausalLM"],
+    ).save_pretrained(tmp_path)
+    asked = spec(
+        **dict(model=None, vocab_size=None, pretrained=Pretrained(digest="0"), random_weights=True),
+        **dict(phases=("prefill",), batches=(1,), contexts=(16,), repeats=1),
+    )
+    (cell,) = run(tmp_path, asked, [tmp_path])["cells"]
+    assert measured(cell)
+    assert cell["kv_bytes"] == 2 * 8 * 4 * 16
+    assert cell["kv_formula_bytes"] == 4 * cell["kv_bytes"]
+    assert cell["reason"] == "keys and values take 1,024 bytes, by formula 4,096"
 
 
 def test_a_model_that_fits_nowhere_is_out_of_memory(tmp_path):

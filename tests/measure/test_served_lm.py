@@ -4,6 +4,7 @@ vLLM itself is not here: a process that answers in its words, with a real Llama,
 """
 
 import sys
+from importlib.util import find_spec
 
 import llama_server
 import pyarrow.parquet as pq
@@ -58,18 +59,21 @@ def asked(prepared, tmp_path):
 
 def run(asked, folder, **given):
     folder.mkdir()
-    spec = EvaluateSpec(
-        pretrained=Pretrained(digest="0"), tasks=tuple(TASKS), include="digest", **given
-    )
+    given = {"tasks": tuple(TASKS), **given}
+    spec = EvaluateSpec(pretrained=Pretrained(digest="0"), include="digest", **given)
     return evaluate.run(spec, folder, asked, lambda *a: None)
 
 
-def test_scores_are_those_of_the_same_model_in_this_process(asked, tmp_path, monkeypatch):
-    here = run(asked, tmp_path / "here")
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{llama_server.__file__}" "$@"\n')
     python.chmod(0o755)
     monkeypatch.setenv(vllm_server.PYTHON, str(python))
+
+
+def test_scores_are_those_of_the_same_model_in_this_process(asked, tmp_path, installed):
+    here = run(asked, tmp_path / "here")
     there = run(asked, tmp_path / "there", engine="vllm", prompts=("import",), prompt_tokens=6)
     assert here["failed"] == there["failed"] == []
     assert there["model"]["engine"] == "vllm" and there["model"]["context"] == CONTEXT
@@ -84,6 +88,42 @@ def test_scores_are_those_of_the_same_model_in_this_process(asked, tmp_path, mon
     assert [row["decoding"] for row in there["samples"]] == ["greedy", "temperature 0.8"]
 
 
+def texts(folder):
+    return pq.read_table(folder / "items.parquet")["text"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"repetition_penalty": 50.0},
+        {"do_sample": True, "temperature": 3.0, "top_k": 1},  # of one token: nothing is drawn
+        {"do_sample": True, "temperature": 3.0, "top_k": 0, "min_p": 1.0},
+    ],
+)
+def test_text_is_written_under_the_same_settings(asked, tmp_path, installed, settings):
+    """Each alone decides what is written."""
+    wanted = {"tasks": ("made",), "generation": {"until": [], "max_gen_toks": 24, **settings}}
+    assert run(asked, tmp_path / "here", **wanted)["failed"] == []
+    assert run(asked, tmp_path / "there", **wanted, engine="vllm")["failed"] == []
+    assert texts(tmp_path / "here") == texts(tmp_path / "there")
+    plain = {**wanted, "generation": {"until": [], "max_gen_toks": 24}}
+    run(asked, tmp_path / "plain", **plain)
+    same = texts(tmp_path / "plain") == texts(tmp_path / "here")
+    assert same is ("do_sample" in settings)
+
+
+def test_a_setting_that_a_server_would_leave_undone_is_named(asked, tmp_path, installed):
+    with pytest.raises(Refusal, match=r"vllm does not do num_beams") as caught:
+        run(asked, tmp_path / "own", engine="vllm", generation={"num_beams": 4})
+    assert caught.value.status == "refused" and not (tmp_path / "own/vllm.log").exists()
+    path = asked[1] / "made.yaml"
+    path.write_text(path.read_text().replace("do_sample: false", "num_beams: 4"))
+    result = run(asked, tmp_path / "task", engine="vllm")
+    (failed,) = result["failed"]
+    assert failed["task"] == "made" and "vllm does not do num_beams" in failed["reason"]
+    assert {row["task"] for row in result["scores"]} == {"chosen", "whole"}
+
+
 def test_without_vllm_the_run_is_refused_before_anything_is_loaded(asked, tmp_path, monkeypatch):
     monkeypatch.delenv(vllm_server.PYTHON, raising=False)
     with pytest.raises(Refusal, match="vllm is not installed") as caught:
@@ -91,13 +131,16 @@ def test_without_vllm_the_run_is_refused_before_anything_is_loaded(asked, tmp_pa
     assert caught.value.status == "refused"
 
 
-def test_quantized_weights_are_asked_or_refused_with_what_to_do(asked, tmp_path):
-    """torchao is an extra: where it is, the scores are near; where it is not, it is named."""
-    try:
-        small = run(asked, tmp_path / "small", quantization="int8")
-    except Refusal as refusal:
-        assert refusal.status == "refused" and "torchao" in refusal.reason
-        return
+@pytest.mark.skipif(find_spec("torchao") is not None, reason="torchao is here")
+def test_without_torchao_quantized_weights_are_refused_with_what_to_do(asked, tmp_path):
+    with pytest.raises(Refusal, match="torchao") as caught:
+        run(asked, tmp_path / "small", quantization="int8")
+    assert caught.value.status == "refused"
+
+
+def test_quantized_weights_answer_nearly_as_whole_ones(asked, tmp_path):
+    pytest.importorskip("torchao", reason="torchao is the extra `quantized`")
+    small = run(asked, tmp_path / "small", quantization="int8")
     whole = run(asked, tmp_path / "whole", precision="bfloat16")
     assert small["model"]["quantization"] == "int8" and small["model"]["dtype"] == "bfloat16"
     assert small["parameters"] == whole["parameters"]

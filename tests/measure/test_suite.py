@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 
+import lm_eval
 import pyarrow.parquet as pq
 import pytest
-from tiny_llama import checkpoint
+from lm_eval.tasks import TaskManager
+from tiny_llama import adapter, checkpoint
 
 from llama_bench import records
 from llama_bench.measure import evaluate
@@ -26,7 +28,8 @@ doc_to_choice: choices
 doc_to_target: label
 target_delimiter: ""
 """
-# every reading leaves a line; the task `killer` ends its process, once, as a power cut would
+# every reading leaves a line; the task `killer` ends its process, once, as a power cut would,
+# `glutton` asks for more memory than there is, `broken` may have a row that cannot be read
 ROWS = """
 import datasets, os, pathlib, signal
 here = pathlib.Path(__file__).parent
@@ -37,6 +40,10 @@ def load(task, **_):
     if task == "killer" and not (here / "killed").exists():
         (here / "killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if task == "broken" and (here / "broken").exists():
+        raise ValueError("a broken row")
+    if task == "glutton":
+        bytearray(1 << 60)
     row = {"question": f"the {task} is", "choices": [" blue", " red"], "label": 0}
     return {"test": datasets.Dataset.from_list([row, {**row, "label": 1}, row])}
 """
@@ -52,7 +59,7 @@ def include(tmp_path):
     folder = tmp_path / "more"
     folder.mkdir()
     (folder / "rows.py").write_text(ROWS)
-    for name in ("first", "killer", "last"):
+    for name in ("first", "killer", "last", "broken", "glutton"):
         (folder / f"{name}.yaml").write_text(TASK.format(name=name))
     return folder
 
@@ -124,6 +131,120 @@ def test_data_out_of_reach_is_an_accident_after_all_else_is_done(local, include,
     assert done.returncode == 1 and "out of reach: data of afar" in done.stderr
     assert not (folder / "record.json").exists()
     assert len(list((folder / FOLDER).glob("*.json"))) == 1
+
+
+def test_accuracy_by_length_is_there_once_whether_a_task_lists_it_or_not(local, include, tmp_path):
+    rows = (include / "rows.py").read_text().replace('" red"', '" as red as a rose"')
+    (include / "rows.py").write_text(rows)
+    for name, metrics in (
+        ("both", "[{metric: acc}, {metric: acc_norm}]"),
+        ("one", "[{metric: acc}]"),
+    ):
+        text = TASK.format(name=name).replace(f"{{task: {name}}}", "{task: last}")
+        (include / f"{name}.yaml").write_text(text + f"metric_list: {metrics}\n")
+    found = ask(local, include, tmp_path / "run", "both", "one")
+    norm = {row["task"]: row for row in found["scores"] if row["metric"] == "acc_norm"}
+    assert sum(row["metric"] == "acc_norm" for row in found["scores"]) == 2
+    for key in ("value", "standard_error", "chance", "items", "higher_is_better", "filter"):
+        assert norm["one"][key] == pytest.approx(norm["both"][key]), key
+
+
+# tasks of one, four and three items; the inner group weighs them evenly, the outer by size
+GROUP = """
+group: outer
+task:
+  - last
+  - group: inner
+    task: [first, killer, {task: broken, num_fewshot: 1}]
+    aggregate_metric_list: [{metric: acc, weight_by_size: false}]
+  - task: alone
+    custom_dataset: !function rows.load
+    dataset_kwargs: {task: last}
+    test_split: test
+    output_type: multiple_choice
+    doc_to_text: question
+    doc_to_choice: choices
+    doc_to_target: label
+aggregate_metric_list: [{metric: acc, weight_by_size: true}, {metric: acc_norm}]
+metadata: {version: 7}
+"""
+
+
+@pytest.fixture
+def group(include):
+    """Tasks of different lengths in groups within groups."""
+    (include / "outer.yaml").write_text(GROUP)
+    rows = (include / "rows.py").read_text()
+    items = "[row] * {'first': 1, 'killer': 4}.get(task, 2) + [{**row, 'label': 1}]"
+    (include / "rows.py").write_text(rows.replace('[row, {**row, "label": 1}, row]', items))
+    return include
+
+
+def test_a_group_has_lm_evals_own_score(local, group, tmp_path):
+    (group / "killed").touch()
+    found = ask(local, group, tmp_path / "run", "outer")
+    manager = TaskManager(include_path=str(group), include_defaults=False)
+    asked = {"tasks": ["outer"], "task_manager": manager, "bootstrap_iters": 0}
+    expected = lm_eval.simple_evaluate(adapter(local), **asked)
+    own = json.loads((tmp_path / "run" / "lm_eval.json").read_text())
+    assert found["failed"] == []
+    assert set(own["results"]) == set(expected["results"]) == {
+        "first", "killer", "last", "broken", "outer::alone", "outer", "outer::inner",
+    }  # fmt: skip
+    for name, metrics in expected["results"].items():
+        assert own["results"][name] == metrics
+    for part in ("versions", "n-shot"):
+        assert {**expected[part], **own[part]} == own[part]
+    rows = {(row["task"], row["metric"]): row for row in found["scores"]}
+    row = rows["outer", "acc"]
+    leaves = [rows[name, "acc"] for name in ("first", "killer", "last", "broken", "outer::alone")]
+    assert row["items"] == sum(leaf["items"] for leaf in leaves) == 2 + 5 + 3 + 3 + 3
+    assert row["value"] == pytest.approx(expected["results"]["outer"]["acc,none"])
+    assert (row["version"], row["chance"], row["higher_is_better"]) == ("7", 0.5, True)
+    inner = [rows[name, "acc"]["value"] for name in ("first", "killer", "broken")]
+    assert rows["outer::inner", "acc"]["value"] == pytest.approx(sum(inner) / 3)
+    assert rows["outer::inner", "acc"]["standard_error"] > 0
+
+
+def test_a_task_that_breaks_costs_its_group_the_score_and_no_other_task(local, group, tmp_path):
+    for name in ("killed", "broken"):
+        (group / name).touch()
+    found = ask(local, group, tmp_path / "run", "outer", "glutton")
+    failed = {row["task"]: row for row in found["failed"]}
+    assert set(failed) == {"broken", "outer", "outer::inner", "glutton"}
+    assert "a broken row" in failed["broken"]["reason"]
+    assert "lacks 1 of 5 tasks (broken)" in failed["outer"]["reason"]
+    assert {failed[name]["status"] for name in failed if name != "glutton"} == {"failed"}
+    scored = {row["task"] for row in found["scores"]}
+    assert scored == {"first", "killer", "last", "outer::alone"}
+    assert failed["glutton"]["status"] == "out-of-memory"
+    assert "MemoryError" in failed["glutton"]["reason"]
+
+
+def test_a_killed_group_goes_on_with_the_tasks_that_are_left(local, group, tmp_path):
+    spec, folder = spec_of("outer"), tmp_path / "run"
+    command = [sys.executable, "-m", "llama_bench", "evaluate", spec.canonical()]
+    command += [str(folder / "record.json"), str(local), str(group)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run(command, env=environment, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    again = ask(local, group, folder, "outer")
+    read = (group / "read.txt").read_text().split()
+    assert [name for name in read if name in ("first", "killer", "broken")] == [
+        "first", "killer", "killer", "broken",
+    ]  # fmt: skip
+    whole = ask(local, group, tmp_path / "whole", "outer")
+    assert again["scores"] == whole["scores"]
+    tables = [pq.read_table(at / "items.parquet") for at in (folder, tmp_path / "whole")]
+    assert tables[0].equals(tables[1])
+
+
+def test_a_task_that_two_names_ask_alike_is_answered_once(local, group, tmp_path):
+    (group / "killed").touch()
+    found = ask(local, group, tmp_path / "run", "last", "outer", "broken")
+    assert (group / "read.txt").read_text().split().count("last") == 2  # one is outer::alone
+    (failed,) = found["failed"]  # with one example in its group, with none by itself
+    assert failed["task"] == "broken" and "other settings" in failed["reason"]
 
 
 def test_a_groups_score_has_an_error_from_its_tasks(local, include, tmp_path):

@@ -5,6 +5,7 @@ import json
 import random
 import re
 import shutil
+import sys
 import sysconfig
 import warnings
 from collections import Counter
@@ -350,6 +351,21 @@ def test_a_task_that_no_longer_fits_leaves_no_files(tmp_path):
 def test_prose_is_never_taken_for_code():
     text = "for the king\nwhile we may (he said):\n    if only it were so\n" * 20
     assert list(broken_code(text, random.Random(0))) == []
+
+
+def test_the_grammar_that_judges_code_is_part_of_what_is_asked(tmp_path, monkeypatch):
+    """Under another Python the same study asks for other questions, and neither writes the
+    other's."""
+    spec = TasksSpec(data="corpus-12345678", items=5)
+    monkeypatch.setattr(sys, "version_info", (3, 99, 0))
+    later = TasksSpec(data="corpus-12345678", items=5)
+    assert later.grammar == "3.99" and later.id != spec.id
+    monkeypatch.setattr(sys, "version_info", (3, 11, 0))
+    assert TasksSpec(data="corpus-12345678", items=5).canonical() == (
+        '{"data":"corpus-12345678","items":5,"recipe":2,"seed":0}'
+    )
+    with pytest.raises(UserError, match=r"Python 3\.99, and this is another; run the study"):
+        tasks.run(later, tmp_path, [tmp_path / "record.json"], silent)
 
 
 def test_missing_held_out_text_is_said_by_name(tmp_path):

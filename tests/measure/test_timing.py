@@ -68,16 +68,52 @@ def test_there_are_no_more_rounds_than_repeats(repeats):
     assert sum(seconds for _, seconds in asked) == pytest.approx(3.0)
 
 
-def test_warmup_ends_steady_or_at_its_cap():
-    for _ in range(5):
-        timed = timing.measure(Product(), CPU, HERE, 1, 0.1)
-        variation = timed["warmup_variation"]
-        if timed["warmup_repeats"] < timing.WINDOW:
-            assert variation is None
-        else:
-            assert variation >= 0
-    none = timing.measure(Product(), CPU, HERE, 1, 0.0)
-    assert none["warmup_repeats"] == 2, "without seconds the cap is two repeats"
+class Scripted(Product):
+    """Work whose times are known in advance: those given, then the last of them for ever."""
+
+    def __init__(self, *times: float):
+        super().__init__()
+        self.times = list(times)
+
+    def timed(self) -> float:
+        return self.times.pop(0) if len(self.times) > 1 else self.times[0]
+
+
+def warmed_up(seconds: float, *times: float) -> dict:
+    kept = timing.Kept(CPU, HERE)
+    kept.warm_up(Scripted(*times), seconds)
+    return kept.found()
+
+
+def test_warmup_ends_when_the_last_window_is_steady():
+    found = warmed_up(100.0, 5.0, 3.0, 1.0)
+    assert found["warmup_repeats"] == 2 + timing.WINDOW
+    assert found["warmup_variation"] == 0
+    nearly = warmed_up(100.0, 1.0, 1.0, 1.0, 1.0, 1.1, 1.0)  # 4.4 % while the slow one is in it
+    assert nearly["warmup_repeats"] == 5 + timing.WINDOW
+    within = warmed_up(100.0, 1.0, 1.0, 1.0, 1.0, 1.06)
+    assert within["warmup_repeats"] == timing.WINDOW
+    assert 0.02 < within["warmup_variation"] < timing.STEADY
+
+
+def test_warmup_ends_at_half_the_seconds_and_two_repeats():
+    unsteady = (1.0, 2.0) * 20
+    found = warmed_up(30.0, *unsteady)
+    assert found["warmup_repeats"] == 10
+    assert found["warmup_variation"] == pytest.approx(timing._variation([*unsteady[:10]]))
+    early = warmed_up(10.0, *unsteady)
+    assert (early["warmup_repeats"], early["warmup_variation"]) == (4, None)
+    assert warmed_up(0.0, *unsteady)["warmup_repeats"] == 2
+    assert warmed_up(1.0, 9.0, 1.0)["warmup_repeats"] == 2
+
+
+def test_the_most_neighbours_of_any_round_are_remembered():
+    seen = iter([2, 0, None])
+    kept = timing.Kept(CPU, HERE, lambda: next(seen))
+    assert kept.other_processes is None
+    for _ in range(3):
+        kept.keep(Product(), 1, 0.0)
+        assert kept.other_processes == 2
 
 
 class Counter:
@@ -97,7 +133,7 @@ def test_what_the_device_tells_is_kept_for_each_repeat(tmp_path):
     folder = tmp_path / "cpu0" / "cpufreq"
     folder.mkdir(parents=True)
     (folder / "scaling_cur_freq").write_text("2400000\n")
-    here = instruments.HostInstruments(clocks=tmp_path, counters=tmp_path)
+    here = instruments.HostInstruments(clocks=tmp_path, counters=tmp_path, sensors=dict)
     here.energy = Counter()
     timed = timing.measure(Product(), CPU, here, 4, 0.0)
     assert timed["clock_hertz"] == [2.4e9] * 4
@@ -107,7 +143,7 @@ def test_what_the_device_tells_is_kept_for_each_repeat(tmp_path):
 
 
 def test_what_it_does_not_tell_is_none(tmp_path):
-    nothing = instruments.HostInstruments(clocks=tmp_path, counters=tmp_path)
+    nothing = instruments.HostInstruments(clocks=tmp_path, counters=tmp_path, sensors=dict)
     timed = timing.measure(Product(), CPU, nothing, 2, 0.0)
     assert {timed[name] for name in (*timing.READINGS, "joules")} == {None}
 

@@ -160,6 +160,28 @@ def test_a_server_that_counts_otherwise_or_breaks_off_is_a_row(
         assert cell["seconds"] == []
 
 
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [("merge", "first tokens in one event, 5 times"), ("mute", "does not count the tokens")],
+)
+def test_a_server_that_merges_first_tokens_or_does_not_count_them_is_not_timed(
+    tmp_path, notes, monkeypatch, fault, said
+):
+    """In one event all tokens would have come in no time."""
+    monkeypatch.setenv(server.FAULT, fault)
+    for cell in run(tmp_path, seconds=0.01)["cells"]:
+        assert cell["status"] == ("ok" if cell["phase"] == "prefill" else "refused")
+        assert (said in (cell["reason"] or "")) == (cell["phase"] == "decode")
+
+
+def test_one_answer_with_merged_first_tokens_is_asked_for_again(tmp_path, notes, monkeypatch):
+    monkeypatch.setenv(server.FAULT, "hitch")
+    (cell,) = run(tmp_path, phases=("decode",), batches=(3,))["cells"]
+    assert cell["status"] == "ok"
+    streamed = [each for each in notes()[1:] if each["stream"]]
+    assert len(streamed) == 1 + cell["warmup_repeats"] + len(cell["seconds"])
+
+
 @pytest.mark.parametrize("python", [None, sys.executable, "/nowhere/python"])
 def test_not_installed_is_a_row_that_says_what_to_do(tmp_path, monkeypatch, python):
     monkeypatch.delenv(vllm_server.PYTHON, raising=False)

@@ -8,7 +8,9 @@ rule evaluate:
         "results/runs/evaluate/{run}/log.txt",
     priority: lambda wc: study.run("evaluate", wc.run).cost
     threads: lambda wc: study.threads("evaluate", wc.run, workflow.cores)
+    resources:
+        launcher=lambda wc: study.launcher("evaluate", wc.run),
     params:
         spec=lambda wc: study.run("evaluate", wc.run).spec.canonical(),
     shell:
-        "python -m llama_bench evaluate {params.spec:q} {output} {input.given:q}"
+        "{resources.launcher} evaluate {params.spec:q} {output} {input.given:q}"

@@ -6,7 +6,7 @@ rule examples:
         "results/runs/examples/{run}/record.json",
     log:
         "results/runs/examples/{run}/log.txt",
-    priority: lambda wc: study.run("examples", wc.run).cost
+    priority: 1e30  # before any training: what is wrong with labelled data is told in seconds
     threads: lambda wc: study.run("examples", wc.run).threads
     params:
         spec=lambda wc: study.run("examples", wc.run).spec.canonical(),

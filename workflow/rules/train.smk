@@ -10,7 +10,7 @@ rule train:
     priority: lambda wc: study.run("train", wc.run).cost
     threads: lambda wc: study.threads("train", wc.run, workflow.cores)
     resources:
-        launcher=lambda wc: study.launcher(wc.run),
+        launcher=lambda wc: study.launcher("train", wc.run),
     params:
         spec=lambda wc: study.run("train", wc.run).spec.canonical(),
     shell:

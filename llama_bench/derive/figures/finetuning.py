@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-import numpy as np
 import seaborn as sns
 
 from llama_bench.derive.figures import drawing, labelled_data
@@ -35,12 +34,18 @@ def _colours() -> dict:
     return dict(zip(_COLOURS, sns.color_palette("colorblind", len(_COLOURS)), strict=True))
 
 
-def _points(ax, points: list[tuple[float, Number | None]], nudge=1.0, **look) -> None:
-    """Numbers at sizes, with their error bars; those that are not known are left out. A nudge
-    sideways, the same on every figure, keeps bars apart."""
-    known = [(size * nudge, number) for size, number in points if number]
-    if not known:
-        return
+def _points(ax, outcomes: list[Outcome], of: Callable, nudge=1.0, label="", **look) -> None:
+    """What `of` gives of outcomes, at their sizes, with error bars; what is not known is left out.
+    A line joins those that were trained here: models from elsewhere had other text and tokens. A
+    nudge sideways, the same on every figure, keeps bars apart."""
+    for origin, joined in (("trained", {}), ("pretrained", {"ls": "none"})):
+        points = [(o.params * nudge, of(o)) for o in outcomes if o.origin == origin and of(o)]
+        if points:
+            _bars(ax, points, label=label, **look | joined)
+            label = None
+
+
+def _bars(ax, known: list[tuple[float, Number]], **look) -> None:
     bars = [WIDTH * (number.error or 0) for _, number in known]
     ax.errorbar(
         [size for size, _ in known],
@@ -57,13 +62,13 @@ def _scores(tuning: Tuning) -> Figure:
     figure, ax = drawing.axes()
     colours, groups = _colours(), tuning.by_method
     first = next(iter(groups.values()))
-    before = [(o.params, o.before) for o in first]
-    _points(ax, before, 0.97, color=colours["before"], marker="o", label="before")
+    before = {"color": colours["before"], "marker": "o", "label": "before"}
+    _points(ax, first, lambda o: o.before, 0.97, **before)
     for method, mine in groups.items():
         look = {"color": colours[method], "marker": _MARKS[method], "label": f"after,\n{method}"}
-        _points(ax, [(o.params, o.after) for o in mine], **look)
+        _points(ax, mine, lambda o: o.after, **look)
     look = {"color": colours["zero"], "marker": "D", "ls": ":", "label": "from zero"}
-    _points(ax, [(o.params, o.zero) for o in first], 1.03, **look)
+    _points(ax, first, lambda o: o.zero, 1.03, **look)
     said = [*_plain_baselines(ax, tuning, first)]
     axis = f"{scores.axis_name(tuning.metric)} (higher is better)"
     _finish(figure, ax, tuning, axis, "Model")
@@ -83,7 +88,7 @@ def _plain_baselines(ax, tuning: Tuning, outcomes: list[Outcome]) -> Iterator[st
     """What is had without moving a weight, with what it is; in the main metric alone."""
     if tuning.metric == "acc" and any(o.frozen for o in outcomes):
         look = {"color": drawing.SOFT, "marker": "v", "ls": "--", "label": "frozen\nfeatures"}
-        _points(ax, [(o.params, o.frozen) for o in outcomes], 0.94, **look)
+        _points(ax, outcomes, lambda o: o.frozen, 0.94, **look)
         yield "Frozen features: a logistic regression on the base’s mean hidden states."
     majority = [o.majority for o in outcomes if o.majority is not None]
     if majority and tuning.metric in RIGHT:
@@ -106,7 +111,7 @@ def _gains(tuning: Tuning) -> Figure:
     colours = _colours()
     for place, (method, mine) in enumerate(tuning.by_method.items()):
         look = {"color": colours[method], "marker": _MARKS[method], "label": method}
-        _points(ax, [(o.params, o.gain) for o in mine], 1 + 0.03 * place, **look)
+        _points(ax, mine, lambda o: o.gain, 1 + 0.03 * place, **look)
     _finish(figure, ax, tuning, f"Gain in {scores.metric_name(tuning.metric)}", "Method")
     caption = (
         "The score after fine-tuning on all of the labelled examples less that of the base, on the "
@@ -120,24 +125,22 @@ def _gains(tuning: Tuning) -> Figure:
 def _forgetting(found: list[Tuning]) -> Iterator[Figure]:
     """How far bits per byte of the corpus rose, a line for every task and method."""
     lines = {
-        (tuning.name, method): [(o.params, o.forgotten) for o in mine if o.forgotten is not None]
+        (tuning.name, method): [o for o in mine if o.forgotten is not None]
         for tuning in found
         for method, mine in tuning.by_method.items()
     }
-    lines = {key: points for key, points in lines.items() if points}
+    lines = {key: mine for key, mine in lines.items() if mine}
     if not lines:
         return
     figure, ax = drawing.axes()
     ax.axhline(0, **drawing.REFERENCE)
     names = list(dict.fromkeys(name for name, _ in lines))
     colours = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
-    for (name, method), points in lines.items():
-        sizes, rises = np.array(points).T
-        look = {"color": colours[name], "marker": _MARKS[method], "mec": "white", "mew": 0.6}
-        ax.plot(
-            sizes, rises, ls="-" if method == "full" else "--", **look, label=f"{name},\n{method}"
-        )
-    sizes = {size for points in lines.values() for size, _ in points}
+    for (name, method), mine in lines.items():
+        look = {"color": colours[name], "marker": _MARKS[method], "label": f"{name},\n{method}"}
+        look["ls"] = "-" if method == "full" else "--"
+        _points(ax, mine, lambda o: Number(o.forgotten), **look)
+    sizes = {o.params for mine in lines.values() for o in mine}
     look = {"legend": "Fine-tuning", "y_scale": "linear", "x_ticks": sizes}
     y = "Rise of bits per byte of the corpus"
     drawing.finish(figure, ax, x=drawing.PARAMETERS, y=y, **look)

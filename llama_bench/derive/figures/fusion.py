@@ -11,11 +11,10 @@ import numpy as np
 import seaborn as sns
 from matplotlib import ticker
 
-from llama_bench.derive.figures import drawing
+from llama_bench.derive.figures import drawing, fusion_growth
 from llama_bench.derive.figures.drawing import Figure
-from llama_bench.derive.laws import merging
 from llama_bench.derive.words import fusions, fusiontext, show
-from llama_bench.derive.words.fusions import CONTROL, NAMES, Fused
+from llama_bench.derive.words.fusions import CONTROL, Fused
 from llama_bench.derive.words.scores import WIDTH
 
 GAIN = "Gain over the best member (nats per token)"
@@ -34,21 +33,15 @@ def draw(tables, fits) -> Iterator[Figure]:
     if lined:
         yield _lines(lined)
     for name, group in groups.items():
-        yield from _growth(name, [each for each in group if each.growth])
+        yield from fusion_growth.draw(name, [each for each in group if each.growth])
     for key, shown in (("average", "the mean of weights"), ("ensemble", "an ensemble of outputs")):
         yield from _against_size(groups, key, shown)
-
-
-def _sizes(group: list[Fused]) -> tuple[dict, dict]:
-    """Colour and mark of each model, smallest first."""
-    levels = list(dict.fromkeys(each.shown for each in group))
-    return drawing.shades(levels), drawing.marks(levels)
 
 
 def _gains(name: str, group: list[Fused]) -> Figure:
     ways = list(dict.fromkeys(outcome.name for each in group for outcome in each.outcomes))
     ways.sort(key=lambda way: way == CONTROL)
-    colours, shapes = _sizes(group)
+    colours, shapes = fusion_growth.looks(group)
     figure, ax = drawing.axes()
     ax.axvline(0, **drawing.REFERENCE)
     step = ROOM / max(len(group) - 1, 1)
@@ -67,10 +60,10 @@ def _gains(name: str, group: list[Fused]) -> Figure:
     sns.despine(ax=ax, left=True)
     caption = (
         f"{group[0].count} members {_kin(group)}. Right of the dashed line the loss is below that "
-        f"of the best single member.{_bars(group)}{note}"
+        f"of the best single member.{_bars(group)}{_summed(group)}{note}"
     )
     title = f"Fusing {name}: gain by way of fusing"
-    return Figure(f"fusion-gain-{_safe(name)}", "fusion", title, caption, figure)
+    return Figure(f"fusion-gain-{fusion_growth.safe(name)}", "fusion", title, caption, figure)
 
 
 def _point(ax, x: float, y: float, error: float | None, look, along: str) -> None:
@@ -90,8 +83,14 @@ def _bars(group: list[Fused]) -> str:
     if not any(known):
         return ""
     said = f" Bars are ±{WIDTH} standard errors over held-out windows, paired with the best member"
-    unpaired = any(each.of(CONTROL) for each in group)
+    controls = [control for each in group if (control := each.of(CONTROL))]
+    unpaired = any(control.row is not None for control in controls)
     return f"{said}{' (not so of the model with the summed compute)' if unpaired else ''}."
+
+
+def _summed(group: list[Fused]) -> str:
+    has_one = any(each.of(CONTROL) for each in group)
+    return f" {fusiontext.summed(group)}" if has_one else ""
 
 
 def _far(ax, along: str, values: list[float]) -> str:
@@ -116,15 +115,11 @@ def _far(ax, along: str, values: list[float]) -> str:
     return f" The axis is linear up to {show.digits(linear, 1)} and logarithmic beyond."
 
 
-def _safe(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "._" else "-" for letter in name)
-
-
 def _lines(groups: dict[str, list[Fused]]) -> Figure:
     """Related members first; one scale for all, or the comparison would be lost."""
     order = sorted(groups, key=lambda name: groups[name][0].related is False)
     sized = sorted((e for g in groups.values() for e in g), key=lambda e: e.params or math.inf)
-    colours, shapes = _sizes(sized)
+    colours, shapes = fusion_growth.looks(sized)
     size = (drawing.SIZE[0] * max(1.0, len(order) / 3), drawing.SIZE[1])
     figure, panels = plt.subplots(1, len(order), figsize=size, sharey=True, squeeze=False)
     for ax, name in zip(panels[0], order, strict=True):
@@ -152,70 +147,6 @@ def _lines(groups: dict[str, list[Fused]]) -> Figure:
         "scale."
     )
     return Figure("fusion-lines", "fusion", "Between two members’ weights", caption, figure)
-
-
-def _growth(name: str, group: list[Fused]) -> Iterator[Figure]:
-    methods = list(dict.fromkeys(method for each in group for method in each.growth))
-    if not methods:
-        return
-    colours, shapes = _sizes(group)
-    size = (drawing.SIZE[0] * max(1.0, len(methods) / 2.5), drawing.SIZE[1])
-    figure, panels = plt.subplots(1, len(methods), figsize=size, squeeze=False)
-    drawn = [
-        _grown(ax, group, method, colours, shapes)
-        for ax, method in zip(panels[0], methods, strict=True)
-    ]
-    for model in colours:
-        look = {"color": colours[model], "marker": shapes[model], "mec": "white", "mew": 0.6}
-        panels[0][-1].plot([], [], ls="none", **look, label=model)
-    for ax, method in zip(panels[0], methods, strict=True):
-        last = ax is panels[0][-1]
-        scales = {"x_scale": "linear", "y_scale": "linear"}
-        drawing.finish(figure, ax, x="", y="", legend="Model" if last else None, **scales)
-        ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True, min_n_ticks=1))
-        ax.set_title(NAMES[method].replace(" ", "\n"))
-    figure.supxlabel("Members", fontsize=10)
-    panels[0][0].set_ylabel("Loss less the first member’s (nats per token)")
-    curves, count = sum(drawn), sum(method in each.growth for each in group for method in methods)
-    caption = (
-        "Loss of the first 1, 2, ... members, evenly weighted, less that of the first alone; one "
-        f"order of the members, and panels have scales of their own. {_curves(curves, count)}"
-    )
-    yield Figure(
-        f"fusion-growth-{_safe(name)}", "fusion", f"Fusing {name}: more members", caption, figure
-    )
-
-
-def _grown(ax, group: list[Fused], method: str, colours, shapes) -> int:
-    """Points joined by the law where it was determined, else by thin straight lines; returns how
-    many laws were drawn."""
-    drawn = 0
-    for each in group:
-        if method not in each.growth:
-            continue
-        growth = each.growth[method].sort_values("members")
-        members, losses = (growth[column].to_numpy(float) for column in ("members", "loss"))
-        look = {"color": colours[each.shown], "marker": shapes[each.shown], "mec": "white"}
-        law = each.laws.get(method)
-        fitted = law is not None and len(law) and law["status"].iloc[0] == "converged"
-        joined = {"ls": "none"} if fitted else {"ls": ":", "lw": 1}
-        ax.plot(members, losses - losses[0], mew=0.6, **look, **joined)
-        if fitted:
-            along = np.linspace(members.min(), members.max(), 60)
-            values = dict(zip(law["parameter"], law["value"], strict=True))
-            ax.plot(along, merging.loss(along, **values) - losses[0], color=look["color"])
-            drawn += 1
-    ax.axhline(0, **drawing.REFERENCE)
-    return drawn
-
-
-def _curves(drawn: int, count: int) -> str:
-    law = f"the law {merging.FORMULA}"
-    if drawn == count:
-        return f"Lines are {law}."
-    if not drawn:
-        return f"Dotted lines join points; {law} is not determined by them."
-    return f"Lines are {law} where the points determine it; dotted ones join points."
 
 
 def _against_size(groups: dict[str, list[Fused]], key: str, shown: str) -> Iterator[Figure]:

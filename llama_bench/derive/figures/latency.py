@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import pandas
 import seaborn as sns
 
 from llama_bench.derive.figures import drawing, probed
@@ -21,6 +22,7 @@ _WAITS = {
     ),
 }
 _MODELS = 4  # lines; of more sizes the smallest, the largest and two between
+_BARS = 6  # with room for the names of model, engine and precision
 _PARTS = {
     "import_seconds": "interpreter,\nlibraries",
     "load_seconds": "weights",
@@ -96,25 +98,40 @@ def energy(cells, section: str) -> Iterator[Figure]:
 
 
 def cold_start(tables, section: str) -> Iterator[Figure]:
-    rows = tables["speeds"]
-    rows = ways.first(rows[rows["phase"] == "load"]).dropna(subset=[probed.SIZE])
-    parts = list(_PARTS)
-    rows = rows.dropna(subset=parts)
-    if not len(rows):
+    """A bar for every model and way of starting it, made of the parts that are known; of too many
+    those of the largest model."""
+    starts = tables["speeds"]
+    starts = starts[starts["phase"] == "load"].dropna(subset=[probed.SIZE])
+    if not len(starts):
         return
-    medians = rows.groupby(["model", probed.SIZE], as_index=False)[parts].median()
-    medians = medians.sort_values(probed.SIZE)
+    found, parts = ways.found(starts), list(_PARTS)
+    if len(found) > 1 and starts["run"].nunique() > _BARS:
+        starts = starts[starts[probed.SIZE] == starts[probed.SIZE].max()]
+    medians = starts.groupby(["model", probed.SIZE, *ways.COLUMNS], as_index=False)[parts].median()
+    rows = pandas.concat([ways.of(medians, way) for way in found])
+    rows = rows.sort_values(probed.SIZE, kind="stable")
     figure, ax = drawing.axes()
-    places, below = np.arange(len(medians)), np.zeros(len(medians))
+    places, below = np.arange(len(rows)), np.zeros(len(rows))
     for (part, name), colour in zip(_PARTS.items(), sns.color_palette("crest", 3), strict=True):
-        heights = medians[part].to_numpy()
+        heights = rows[part].fillna(0).to_numpy()
         ax.bar(places, heights, bottom=below, color=colour, label=name, width=0.6)
         below = below + heights
-    ax.set_xticks(places, medians["model"])
+    names = rows["model"]
+    if len(found) > 1:
+        names = ["\n".join(each) for each in rows[["model", *ways.COLUMNS]].itertuples(index=False)]
+    ax.set_xticks(places, names)
     drawing.finish_bars(figure, ax, x="Model", y="Seconds to the first token", legend="Start")
-    starts = show.plural(int(rows["repeat"].max()) + 1, "start")
-    caption = (
-        f"A fresh process each time, medians of {starts}; "
-        f"{ways.name(ways.found(rows)[0])}." + probed.notes(rows)
-    )
-    yield Figure("cold-start", section, "Cold start", caption, figure)
+    yield Figure("cold-start", section, "Cold start", _start_words(starts, found), figure)
+
+
+def _start_words(starts, found: list[ways.Way]) -> str:
+    count = show.plural(int(starts["repeat"].max()) + 1, "start")
+    said = f"A fresh process each time, medians of {count}"
+    said += f"; {ways.name(found[0])}." if len(found) == 1 else "."
+    whole = starts.loc[starts["import_seconds"].isna(), "engine"].unique()
+    if len(whole):
+        said += (
+            f" Of {show.listed(whole)} interpreter, libraries and weights are one time, that of "
+            "the weights’ colour."
+        )
+    return said + probed.notes(starts)

@@ -80,7 +80,7 @@ def _figure(rows, key, description, several_suites, screened) -> Figure:
     return Figure(
         "score-" + "-".join(_safe(part) for part in [str(suite), *parts[-3:]]),
         "tasks",
-        f"{task}: {name}",
+        f"{scores.task_name(task)}: {name}",
         " ".join([_caption(ax, rows, description, chance), *_noise(screened)]),
         figure,
     )

@@ -8,7 +8,7 @@ from llama_bench.derive.figures import drawing
 from llama_bench.derive.figures.drawing import Figure
 from llama_bench.derive.words import scores, show, tradeoff, ways
 
-MOST_SCORES = 6  # small figures; every score stands in the table of scores
+MOST_SCORES = 6  # small figures; the table of tradeoffs has every score
 _NAMES = {"seconds": "time", "bytes": "memory", "joules": "energy"}
 _SPOKEN = {"seconds": "time per token", "bytes": "memory", "joules": "energy per token"}
 

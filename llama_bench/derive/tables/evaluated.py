@@ -20,7 +20,8 @@ def rows(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
     for values in classes(result.get("answers", [])):
         yield "classes", study_tables.row("classes", **values, **about, **suite)
     for failed in result.get("failed", []):
-        yield failures.row(entry, failed["task"], "failed", failed.get("reason"))
+        status = failed.get("status", "failed")
+        yield failures.row(entry, failed["task"], status, failed.get("reason"))
     for sample in result.get("samples", []):
         # a sample's own seed is that of its drawing; `seed` is the training's
         values = study_tables.picked("samples", sample) | about

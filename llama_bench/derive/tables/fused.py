@@ -20,12 +20,14 @@ def rows(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
     asked = {name: spec.get(name) for name in _ASKED}
     about = entry.about(*_FUSED) | {"method": spec.get("method")}
     joined = result.get("joined")
-    whole = study_tables.picked("fusions", result, but=("members", "joined", *_ASKED))
+    whole = study_tables.picked("fusions", result, but=("members", "joined", "control", *_ASKED))
     whole |= {"members": len(spec.get("members") or []), "best_loss": _least(members)}
     whole |= {"joined": None if joined is None else ", ".join(map(str, joined))}
     whole |= {"status": entry.status, "reason": entry.record.reason}
     whole |= {"seconds_total": entry.record.seconds.get("total")}
     whole |= {"control": entry.labels.get("control")}
+    measured = result.get("control") or {}
+    whole |= {f"control_{name}": value for name, value in measured.items()}
     yield "fusions", study_tables.row("fusions", **whole | asked | about)
     for place, member in enumerate(members):
         values = study_tables.picked("fusion_members", member, but=("run",))

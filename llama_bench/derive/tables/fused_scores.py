@@ -1,12 +1,14 @@
 """Scores of fused models, each less that of the best member on the same items.
 
 Of the members that answered the same tasks in the same way the one with the least held-out loss
-counts: whoever has the members and no test would choose it.
+counts: whoever has the members and no test would choose it. The one that is best at the very task
+stands beside it: of members that were tuned on different tasks it is the one to beat.
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,29 +21,46 @@ _FUSED = ("budget", "seed", "fuse", "method", "suite")
 
 
 def rows(entries: list[Entry]) -> Iterator[Row]:
-    """Rows of `fusion_scores` from the fusions and the evaluations among `entries`."""
+    """Rows of `fusion_scores` from the fusions, their controls and the evaluations among
+    `entries`."""
     fusions = {e.id: e for e in entries if e.verb == "fuse" and e.status == "ok"}
+    fusions |= {e.labels["control"]: e for e in fusions.values() if e.labels.get("control")}
     asked = [e for e in entries if fusions and e.verb == "evaluate" and e.status == "ok"]
     known = {(_model(entry), _question(entry)): entry for entry in reversed(asked)}
     of_items = gains.read_once()
     for entry in asked:
-        fusion = fusions.get(entry.record.spec.get("fuse"))
-        member = fusion and _best(fusion, _question(entry), known)
-        for mine, its, difference in gains.compared(entry, member, of_items) if member else ():
-            values = study_tables.picked("fusion_scores", mine, but=("standard_error", "items"))
+        fusion = fusions.get(_model(entry)) if entry.labels.get("fuse") else None
+        members = _asked(fusion, _question(entry), known) if fusion else []
+        for values in _compared(entry, members, of_items):
             values |= study_tables.picked("fusion_scores", entry.about(*_FUSED))
-            values |= {"member": member.id, "member_value": its["value"]}
-            values |= {"value_standard_error": mine.get("standard_error")}
-            values |= study_tables.picked("fusion_scores", difference)
             yield "fusion_scores", study_tables.row("fusion_scores", **values)
 
 
-def _best(fusion: Entry, question: str, known: dict[tuple, Entry]) -> Entry | None:
+def _compared(entry: Entry, members: list[Entry], of_items) -> Iterator[dict[str, Any]]:
+    """Each metric, and how it differs from that of the first member and of the best at it."""
+    beside = defaultdict(list)
+    for member in members:
+        for mine, its, difference in gains.compared(entry, member, of_items):
+            key = mine["task"], mine.get("filter"), mine["metric"]
+            beside[key].append((mine, its, difference, member.id))
+    for found in beside.values():
+        mine, first, difference, member = found[0]
+        values = study_tables.picked("fusion_scores", mine, but=("standard_error", "items"))
+        values |= {"value_standard_error": mine.get("standard_error")}
+        values |= study_tables.picked("fusion_scores", difference)
+        sign = -1 if mine.get("higher_is_better") is False else 1
+        best = max(found, key=lambda each: sign * each[1]["value"])
+        values |= {"member": member, "member_value": first["value"]}
+        values |= {"best_member_value": best[1]["value"]}
+        values |= {f"best_{name}": best[2][name] for name in ("difference", "standard_error")}
+        yield values
+
+
+def _asked(fusion: Entry, question: str, known: dict[tuple, Entry]) -> list[Entry]:
+    """The members that were asked the same, the least loss first."""
     members = [m for m in fusion.record.result["members"] if m.get("loss") is not None]
-    for member in sorted(members, key=lambda member: member["loss"]):
-        if (fused.called(member), question) in known:
-            return known[fused.called(member), question]
-    return None
+    names = [fused.called(member) for member in sorted(members, key=lambda m: m["loss"])]
+    return [known[name, question] for name in names if (name, question) in known]
 
 
 def _model(entry: Entry) -> str:
@@ -53,6 +72,7 @@ def _model(entry: Entry) -> str:
 
 
 def _question(entry: Entry) -> str:
-    """All that was asked but of whom."""
+    """All that was asked but of whom; which of the held-out tasks' items is gains.py's matter."""
     spec: dict[str, Any] = entry.record.spec
-    return json.dumps({k: v for k, v in spec.items() if k not in _MODEL and v}, sort_keys=True)
+    but = (*_MODEL, "held_out")
+    return json.dumps({k: v for k, v in spec.items() if k not in but and v}, sort_keys=True)

@@ -88,8 +88,16 @@ def compared(entry: Entry, other: Entry, of_items) -> Iterator[tuple[dict, dict,
     for key in mine:
         if key in its and None not in (mine[key]["value"], its[key]["value"]):
             both = [of_items(each).get(key) for each in (entry, other)]
-            difference = _paired(*both) or _unpaired(mine[key], its[key])
-            yield mine[key], its[key], difference
+            difference = _paired(*both)
+            if difference is None and _same_items(mine[key], its[key]):
+                difference = _unpaired(mine[key], its[key])
+            if difference:
+                against = difference.pop("against", its[key]["value"])
+                yield mine[key], its[key] | {"value": against}, difference
+
+
+def _same_items(mine: dict[str, Any], its: dict[str, Any]) -> bool:
+    return None in (mine.get("items"), its.get("items")) or mine["items"] == its["items"]
 
 
 def _scores(entry: Entry) -> dict[tuple, dict[str, Any]]:
@@ -98,17 +106,26 @@ def _scores(entry: Entry) -> dict[tuple, dict[str, Any]]:
 
 
 def _paired(mine, its) -> dict[str, Any] | None:
-    """The difference on the items that both have; None where a metric has no value of one item."""
+    """The difference on the items that both have, and `against` if the other has more of them;
+    None where a metric has no value of one item. One that learned from held-out documents is not
+    asked about those, and the numbers of its items are others."""
     if mine is None or its is None:
         return None
+    if not mine.index.equals(its.index):
+        by_content = mine.droplevel("doc_id"), its.droplevel("doc_id")
+        if all(each.index.is_unique for each in by_content):
+            mine, its = by_content
     both = mine.merge(its, left_index=True, right_index=True, suffixes=("", "_against"))
     both = both[both["weight"] == both["weight_against"]].sort_index()
     if not len(both):
         return None
-    columns = (both[name].to_numpy(float) for name in ("value", "value_against", "weight"))
-    made = paired.compared(*columns)
+    columns = [both[name].to_numpy(float) for name in ("value", "value_against", "weight")]
+    value, against, weight = columns
+    made = paired.compared(value, against, weight)
     found = {name: getattr(made, name) for name in ("items", "difference", "standard_error")}
     found |= {"test": made.test, "p": made.p}
+    if len(both) < len(its):
+        found["against"] = float(against.sum() / weight.sum())
     return found | {"only_after": made.only_first, "only_against": made.only_second}
 
 

@@ -1,9 +1,10 @@
 """Two sizes on the same items: which differences are more than chance (judging/paired.py).
 
 Compared are neighbouring sizes, and the smallest with the largest, each at its largest budget, on
-the task's first metric and, of multiple choice, on the probability of the right answer and its bits
-per byte. Several seeds of a size are one model: an item has the mean of their values. The items
-come from items.parquet of the evaluations, matched by their content.
+the task's main metric and on what moves before it does: of multiple choice the probability of the
+right answer and its bits per byte, of one continuation its perplexity. Several seeds of a size are
+one model: an item has the mean of their values. The items come from items.parquet of the
+evaluations, matched by their content.
 """
 
 from __future__ import annotations
@@ -16,25 +17,36 @@ from typing import Any
 import numpy as np
 
 from llama_bench.derive.entry import Entry
-from llama_bench.derive.judging import paired
+from llama_bench.derive.judging import paired, paired_sums
 from llama_bench.derive.tables import main_metric, study_tables
 from llama_bench.fields import UserError
 
 _COLUMNS = ("task", "filter", "doc_id", "doc_hash", "choice", "log_likelihood", "bytes", "gold")
 SMOOTH = "gold_probability"
+_BESIDE = (SMOOTH, main_metric.TASK_LOSS, "perplexity")
 _ITEM = ["doc_id", "doc_hash"]
 
-# (task, filter, metric) -> a frame with the columns value and weight, by item
+# (task, filter, metric) -> a frame by item: its statistics (judging/paired_sums.py), or of a score
+# that is sum(value) / sum(weight) the columns value and weight
 Values = dict[tuple[str, str, str], Any]
 
 
 def rows(entries: list[Entry]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows of `pairs` from the evaluations among `entries`."""
+    own = {
+        task: about["metric"]
+        for entry in entries
+        if entry.verb == "tasks" and entry.status == "ok"
+        for task, about in entry.record.result["tasks"].items()
+    }
     for (suite, _), models in sorted(_models(entries).items(), key=str):
-        values = {model: _mean([of_items(entry) for entry in runs]) for model, runs in models}
-        tasks = dict.fromkeys(key for model, _ in models for key in values[model])
-        for task in sorted(tasks):
-            found = list(_compared(task, models, values))
+        values = {model: _mean([_statistics(entry) for entry in runs]) for model, runs in models}
+        main = _main_metrics([entry for _, runs in models for entry in runs], own)
+        keys = dict.fromkeys(key for model, _ in models for key in values[model])
+        for key in sorted(keys):
+            if key[2] not in (main.get(key[0]), *_BESIDE):
+                continue
+            found = list(_compared(key, models, values))
             adjusted = paired.holm([row["p"] for row in found])
             for row, p in zip(found, adjusted, strict=True):
                 told = None if p is None else p < paired.LEVEL
@@ -62,6 +74,15 @@ def _models(entries: list[Entry]) -> dict[tuple, list[tuple[str, list[Entry]]]]:
     return models
 
 
+def _main_metrics(entries: list[Entry], own: dict[str, str]) -> dict[str, str]:
+    """By task, as the report chooses it (words/scores.py)."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for score in (score for entry in entries for score in entry.record.result["scores"]):
+        if score["value"] is not None:
+            known[score["task"]].add(score["metric"])
+    return {task: main_metric.of(metrics, own.get(task)) for task, metrics in known.items()}
+
+
 def _size(entry: Entry) -> int | None:
     return (entry.record.result.get("parameters") or {}).get("without_embeddings")
 
@@ -77,16 +98,9 @@ def _compared(task: tuple, models: list, values: dict[str, Values]) -> Iterator[
         (against, its), (model, mine) = models[small], models[large]
         if task not in values[model] or task not in values[against]:
             continue
-        both = values[model][task].merge(
-            values[against][task], left_index=True, right_index=True, suffixes=("", "_against")
-        )
-        both = both[both["weight"] == both["weight_against"]].sort_index()
-        if not len(both):
+        made = _difference(task[2], values[model][task], values[against][task])
+        if made is None:
             continue
-        first, second, weight = (
-            both[name].to_numpy(float) for name in ("value", "value_against", "weight")
-        )
-        made = paired.compared(first, second, weight)
         yield {
             **dict(zip(("task", "filter", "metric"), task, strict=True)),
             **{"model": model, "against": against, "origin": mine[0].origin},
@@ -102,6 +116,16 @@ def _compared(task: tuple, models: list, values: dict[str, Values]) -> Iterator[
         }
 
 
+def _difference(metric: str, mine, its) -> paired.Comparison | None:
+    """On the items that both have, of the same weight; None without any."""
+    both = mine.index.intersection(its.index).sort_values()
+    first, second = (frame.loc[both].to_numpy(float) for frame in (mine, its))
+    if first.shape[1] == 2:
+        same = first[:, 1] == second[:, 1]
+        first, second = first[same], second[same]
+    return paired_sums.compared(metric, first, second) if len(first) else None
+
+
 def _mean(found: list[Values]) -> Values:
     """The mean over seeds, of the items that all of them have."""
     mean = {}
@@ -115,51 +139,62 @@ def _mean(found: list[Values]) -> Values:
 
 
 def of_items(entry: Entry) -> Values:
-    """Every item's value of every metric that is compared; empty where the items are not kept."""
+    """Every item's value and weight, of every metric whose score is sum(value) / sum(weight); empty
+    where the items are not kept."""
+    found: Values = {}
+    for key, frame in _statistics(entry).items():
+        if paired_sums.is_ratio(key[2]):
+            value, weight = paired_sums.parts(key[2], frame.to_numpy(float))
+            found[key] = frame.assign(value=value, weight=weight)[["value", "weight"]]
+    return found
+
+
+def _statistics(entry: Entry) -> Values:
+    """Every item's statistics, of every metric whose score follows from them."""
     path = entry.folder / "items.parquet"
     if not path.exists():
         return {}
+    frame = _read(path).sort_values([*_ITEM, "choice"], kind="stable")
+    scores: dict[tuple[str, str], dict[str, float | None]] = defaultdict(dict)
+    for score in entry.record.result["scores"]:
+        scores[score["task"], score["filter"]][score["metric"]] = score["value"]
+    found: Values = {}
+    for task, mine in frame.groupby(["task", "filter"], sort=False):
+        named = scores[task]
+        found |= {
+            (*task, metric): values
+            for metric, values in (*_kept(mine, named), *_smooth(mine, named))
+            if len(values)
+        }
+    return found
+
+
+def _read(path):
     import pandas
 
     try:
-        frame = pandas.read_parquet(path, columns=[*_COLUMNS, "verdict"])
+        return pandas.read_parquet(path, columns=[*_COLUMNS, "statistics"])
     except (OSError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0]
         raise UserError(
             f"{path}: is no table of items ({first}); delete the run's folder to make it again"
         ) from None
-    frame = frame.sort_values([*_ITEM, "choice"], kind="stable")
-    found: Values = {}
-    for (task, filtered), mine in frame.groupby(["task", "filter"], sort=False):
-        named = {
-            score["metric"]: score["value"]
-            for score in entry.record.result["scores"]
-            if (score["task"], score["filter"]) == (task, filtered)
-        }
-        found |= {
-            (task, filtered, metric): values.set_index(_ITEM)
-            for metric, values in (_first(mine, named), *_smooth(mine, named))
-            if values is not None and len(values)
-        }
-    return found
 
 
-def _first(items, named: dict[str, float | None]) -> tuple[str, Any]:
-    """The metric that the items' verdicts are of: its score is their mean. Of bits per byte, which
-    is no mean, nats and bytes."""
-    items = items.drop_duplicates(_ITEM)
-    if next(iter(named), None) == "bits_per_byte":
-        metric = "bits_per_byte"
-        items = items.dropna(subset=["log_likelihood", "bytes"])
-        nats = -items["log_likelihood"] / math.log(2)
-        return metric, items[_ITEM].assign(value=nats, weight=items["bytes"].astype(float))
-    items = items.dropna(subset=["verdict"])
-    mean = items["verdict"].mean()
-    known = (name for name, value in named.items() if value is not None)
-    metric = next((name for name in known if math.isclose(named[name], mean, abs_tol=1e-9)), None)
-    if metric is None:
-        return "", None
-    return metric, items[_ITEM].assign(value=items["verdict"], weight=1.0)
+def _kept(items, named: dict[str, float | None]) -> Iterator[tuple[str, Any]]:
+    """What the items keep of metrics whose score it gives again; of others, such as a median, it
+    says nothing."""
+    import pandas
+
+    items = items[items["statistics"].notna()].drop_duplicates(_ITEM)
+    items = items.explode("statistics").dropna(subset=["statistics"])
+    metrics = items["statistics"].map(lambda each: each["metric"])
+    for metric, mine in items.groupby(metrics, sort=False):
+        sums = np.array([each["sums"] for each in mine["statistics"]])
+        score = named.get(metric)
+        again = paired_sums.score(metric, sums.sum(0))
+        if score is not None and math.isclose(score, again, rel_tol=1e-6, abs_tol=1e-9):
+            yield metric, pandas.DataFrame(sums, index=pandas.MultiIndex.from_frame(mine[_ITEM]))
 
 
 def _smooth(items, named: dict[str, float | None]) -> Iterator[tuple[str, Any]]:
@@ -173,10 +208,14 @@ def _smooth(items, named: dict[str, float | None]) -> Iterator[tuple[str, Any]]:
     items["right"] = share.where(items["gold"], 0.0)
     items = items[likelihood.transform("count") == likelihood.transform("size")]
     sums = items.groupby(_ITEM, as_index=False)[["all", "right"]].sum()
-    yield SMOOTH, sums[_ITEM].assign(value=sums["right"] / sums["all"], weight=1.0)
+    yield SMOOTH, _of_means(sums, sums["right"] / sums["all"])
     gold = items[items["gold"] & (items["bytes"] > 0)].sort_values(
         "log_likelihood", ascending=False
     )
     gold = gold.drop_duplicates(_ITEM)  # of several right answers the likeliest
     bits = -gold["log_likelihood"] / math.log(2) / gold["bytes"]
-    yield main_metric.TASK_LOSS, gold[_ITEM].assign(value=bits, weight=1.0)
+    yield main_metric.TASK_LOSS, _of_means(gold, bits)
+
+
+def _of_means(items, values):
+    return items[_ITEM].assign(value=values, weight=1.0).set_index(_ITEM)

@@ -18,6 +18,8 @@ _REPEATED = ("processor_seconds", "clock_hertz", "temperature_celsius", "power_w
 _STARTED = ("import_seconds", "load_seconds", "first_token_seconds")
 _MEASURED = ("ok", "ok, busy")
 _FEW = 2  # places named where one reason holds for them all
+_RENEWED = {"nvml": 0.1}  # seconds between two steps of an energy counter; RAPL's are far shorter
+_STEP_SHARE = 0.02  # of a cell's energy that one step may be, for the sum to be told
 
 
 def limits(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
@@ -92,11 +94,24 @@ def _cell(entry: Entry, result, cell: dict[str, Any], way) -> dict[str, Any]:
         values["tokens_per_second"] = tokens / values["median_seconds"]
         mean, spread = repeats.mean_rate([tokens / seconds for seconds in found if seconds])
         values |= {"mean_tokens_per_second": mean, "tokens_per_second_deviation": spread}
-        joules = cell.get("joules")
-        if joules and None not in joules and sum(joules) > 0:
-            # the counter moves in steps: only the sum over the cell means something
-            values["joules_per_token"] = sum(joules) / (tokens * len(found))
+        values |= _energy(cell, result)
     return study_tables.row("cells", **values)
+
+
+def _energy(cell: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """Joules per token of the sum over all repeats, for a counter moves in steps; of repeats that
+    hold too few of these, why there is none."""
+    joules, seconds = cell.get("joules"), sum(cell["seconds"])
+    if not joules or None in joules or sum(joules) <= 0:
+        return {}
+    renewed = _RENEWED.get(result.get("energy_source"), 0.0)
+    least = renewed / _STEP_SHARE
+    if seconds < least:
+        return {
+            "energy_missing": f"the counter is renewed every {renewed:g} s, so repeats that last "
+            f"less than {least:g} s in all say little; raise probe.seconds"
+        }
+    return {"joules_per_token": sum(joules) / (cell["tokens"] * len(cell["seconds"]))}
 
 
 def alone(cell: dict[str, Any], threads: int | None) -> list[float] | None:

@@ -100,6 +100,9 @@ def _prepare(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
 
 
 def _tasks(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
+    """What is asked of fine-tuned models alone is a part of the same tasks."""
+    if entry.record.spec.get("apart_from"):
+        return
     for task, facts in result.get("tasks", {}).items():
         values = study_tables.picked("tasks", facts) | {"run": entry.id, "task": task}
         yield "tasks", study_tables.row("tasks", **values)

@@ -158,7 +158,9 @@ def _checkpoints(scores: list[Row]) -> tuple[float, int] | None:
     freedom = len(scores) - int(rank)
     if freedom < LEAST_FREEDOM:
         return None
-    return math.sqrt(float(((values - design @ found) ** 2).sum()) / freedom), freedom
+    noise = math.sqrt(float(((values - design @ found) ** 2).sum()) / freedom)
+    rounding = 1e-12 * float(np.abs(values).max())  # scores that are all the same have no noise
+    return (noise if noise > rounding else 0.0), freedom
 
 
 @cache

@@ -68,8 +68,7 @@ def read(runs_table: Path) -> dict[str, Any]:
     """
     import pandas
 
-    dtypes = {"count": "float64", "real": "float64", "flag": "boolean"}
-    frames = {}
+    found = {}
     for name, columns in COLUMNS.items():
         path = Path(runs_table).with_name(f"{name}.parquet")
         try:
@@ -77,9 +76,23 @@ def read(runs_table: Path) -> dict[str, Any]:
         except (OSError, ValueError, KeyError) as error:
             first = str(error).splitlines()[0]
             raise UserError(f"{path}: is no table of a study ({first})") from None
-        kinds = {column: dtypes[kind] for column, kind in columns.items() if kind != "text"}
-        frames[name] = frame.astype(kinds)
-    return frames
+        found[name] = _typed(name, frame)
+    return found
+
+
+def frames(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """The same of rows that are not written yet, by table."""
+    import pandas
+
+    return {
+        name: _typed(name, pandas.DataFrame(rows[name], columns=list(columns)))
+        for name, columns in COLUMNS.items()
+    }
+
+
+def _typed(name: str, frame):
+    dtypes = {"count": "float64", "real": "float64", "flag": "boolean", "text": "object"}
+    return frame.astype({column: dtypes[kind] for column, kind in COLUMNS[name].items()})
 
 
 def own_ladder(frames: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,10 @@ from llama_bench.derive.entry import Entry
 from llama_bench.derive.tables import curve_file, study_tables
 from llama_bench.derive.tables.study_tables import Row
 
+ABSENT = {
+    "train": "their label is in no example that was learned from",
+    "validation": "their label is in no example that the kept state was chosen by",
+}
 _TRAINED = ("budget", "seed", "data")
 _FROZEN = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "items")
 _MAJORITY = ("label", "accuracy", "macro_f1")
@@ -33,10 +37,13 @@ def examples(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
     asked |= {"items": (result.get("examples") or {}).get("test")}
     asked |= {"run": entry.id, "task": task, "description": result.get("description")}
     yield "tasks", study_tables.row("tasks", **asked)
-    yield from _left_out(entry, result)
+    yield from _left_out(entry, result.get("left_out") or {})
 
 
 def finetune(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
+    """But of one that a fusion is held against: it is none of the study's (fused.py)."""
+    if entry.labels.get("role") == "control":
+        return
     spec, status = entry.record.spec, {"status": entry.status, "reason": entry.record.reason}
     values = entry.about(*_TRAINED) | entry.tuning | status | {"base": _base(spec)}
     values |= study_tables.picked("finetunings", spec, but=("examples", "steps", *values))
@@ -48,7 +55,8 @@ def finetune(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
         values |= {"answer_tokens": result["answer_tokens"]["train"], **_counts(result)}
         values |= _beside(result)
     yield "finetunings", study_tables.row("finetunings", **values)
-    yield from _left_out(entry, result)
+    for part, reasons in (result.get("left_out") or {}).items():
+        yield from _left_out(entry, reasons, part)
     yield from curve_file.rows(entry, "tuning_curves", "step", entry.about() | entry.tuning)
 
 
@@ -65,6 +73,7 @@ def _counts(result: dict[str, Any]) -> dict[str, Any]:
         "examples": counts["train"],
         "validation_examples": counts["validation"],
         "test_examples": counts["test"],
+        "test_left_out": sum((result.get("left_out") or {}).get("test", {}).values()),
     }
 
 
@@ -82,9 +91,25 @@ def _beside(result: dict[str, Any]) -> dict[str, Any]:
     return study_tables.picked("finetunings", values)
 
 
-def _left_out(entry: Entry, result: dict[str, Any]) -> Iterator[Row]:
+def _left_out(
+    entry: Entry, reasons: dict[str, int], part: str | None = None, kept: bool | None = None
+) -> Iterator[Row]:
     about = {"run": entry.id, "verb": entry.verb, "model": entry.labels.get("model")}
-    for reason, count in (result.get("left_out") or {}).items():
+    about |= entry.tuning | {"part": part, "kept": kept}
+    for reason, count in reasons.items():
         if count:
-            values = about | entry.tuning | {"reason": reason, "examples": count}
+            values = about | {"reason": reason, "examples": count}
             yield "exclusions", study_tables.row("exclusions", **values)
+
+
+def absent(entries: list[Entry]) -> Iterator[Row]:
+    """Test examples whose label no example of a fine-tuning's train or validation part has."""
+    written = {e.id: e for e in entries if e.verb == "examples" and e.status == "ok"}
+    for entry in entries:
+        if entry.verb != "finetune" or entry.status != "ok" or "finetune" not in entry.labels:
+            continue  # the control of a fusion is none of the study's
+        examples = written.get(entry.record.spec.get("examples"))
+        counts = ((examples and examples.record.result.get("label_counts")) or {}).get("test", {})
+        for part, labels in (entry.record.result.get("absent_labels") or {}).items():
+            count = sum(counts.get(label, 0) for label in labels)
+            yield from _left_out(entry, {ABSENT[part]: count}, "test", kept=True)

@@ -17,17 +17,19 @@ TUNING: dict[str, dict[str, str]] = {
         "run": "text", "finetune": "text", "task": "text", "part": "text", "label": "text",
         "examples": "count",
     },
-    # one row per run and reason for which it left labelled examples out
+    # one row per run, part and reason for which it left labelled examples out, or what lacked of
+    # them that were `kept`; of `examples` runs, which leave out before there are parts, no part
     "exclusions": {
-        "run": "text", "verb": "text", "model": "text", **TUNED, "reason": "text",
-        "examples": "count",
+        "run": "text", "verb": "text", "model": "text", **TUNED, "part": "text", "reason": "text",
+        "kept": "flag", "examples": "count",
     },
     # one row per fine-tuning that ended, well or not: nats per answer token; `base` is the run or
     # the model that it began with, `forgetting` the loss of held-out text of the corpus
     "finetunings": {
         **RUN, **TRAINED, **TUNED, "base": "text", "task": "text", "status": "text",
         "reason": "text", **PARAMETERS, "trained_parameters": "count", "examples": "count",
-        "validation_examples": "count", "test_examples": "count", "answer_tokens": "count",
+        "validation_examples": "count", "test_examples": "count", "test_left_out": "count",
+        "answer_tokens": "count",
         "steps": "count", "best_step": "count", "epochs": "real", "stopped_early": "flag",
         "rank": "count", "alpha": "real", "batch": "count", "learning_rate": "real",
         "flops": "real", "validation_loss": "real", "test_loss": "real",

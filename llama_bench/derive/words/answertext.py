@@ -1,7 +1,8 @@
-"""Which answers the models gave: one that never changes, and which class was taken for which.
+"""How the questions were asked and answered: which were cut, one answer that never changes, and
+which class was taken for which.
 
 A model that always gives one answer scores the share of items for which it is right, which a score
-alone does not show.
+alone does not show; nor does it show that a question lost its beginning.
 """
 
 from __future__ import annotations
@@ -12,18 +13,62 @@ from llama_bench.derive.words import scores, show
 
 CONSTANT = 0.9  # share of one answer from which on it is called constant
 KEYS = ["suite", "task", "model"]
+MOST = 6  # tasks or models that are named
+# columns of the table scores, and what became of the requests that they count
+_ALTERED = {
+    "unscored": "not scored at all, and so wrong (an answer that encodes to nothing, or is longer "
+    "than the window)",
+    "truncated": "without their beginning, which the model's window had no room for",
+    "respelled": "parted from their answers by characters, as the tokenizer joins the two",
+    "lossy": "in the tokenizer's version of a text that it does not give back as it was",
+}
 
 
 def words(tables) -> list[str]:
     """A sentence that names the constant answers; none where there are none."""
-    found = [text for rows in _each(tables["answers"]) if (text := _constant(rows))]
-    if not found:
+    models: dict[str, list[str]] = {}
+    for rows in _each(tables["answers"]):
+        if text := _constant(rows):
+            models.setdefault(text, []).append(rows["model"].iloc[0])
+    if not models:
         return []
-    listed = found if len(found) <= 6 else [*found[:6], f"{len(found) - 6} more (table answers)"]
+    found = [f"{show.listed(dict.fromkeys(names))} in {text}" for text, names in models.items()]
     return [
         "Nearly one answer whatever was asked, so that the score is a share of items and no skill: "
-        f"{show.listed(listed)}."
+        f"{_shortened(found, 'answers')}."
     ]
+
+
+def altered(tables) -> list[str]:
+    """A sentence that counts what was not asked or scored as it stands; none where all was."""
+    scores_of = tables["scores"]
+    several = scores_of["suite"].nunique() > 1
+    said = []
+    for column, what in _ALTERED.items():
+        counted = scores_of[scores_of[column].fillna(0) > 0].drop_duplicates(["run", "task"])
+        found = [
+            f"{scores.task_name(task)}{f' of {suite}' if several else ''} ({_counts(rows[column])})"
+            for (suite, task), rows in counted.groupby(["suite", "task"], sort=False, dropna=False)
+        ]
+        said += [f"{what}: {_shortened(found, 'scores')}"] if found else []
+    if not said:
+        return []
+    first, *rest = said
+    listed = "; ".join([f"{first[0].upper()}{first[1:]}", *rest])
+    return [
+        f"Not every request (a question with one of its answers) was scored as it stands. {listed}."
+    ]
+
+
+def _counts(counts) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    many = f"{low} to {high}" if low < high else str(low)
+    return f"{many} of {show.plural(len(counts), 'evaluation')}"
+
+
+def _shortened(found: list[str], table: str) -> str:
+    more = [f"{len(found) - MOST} more (table {table})"] if len(found) > MOST else []
+    return show.listed([*found[:MOST], *more])
 
 
 def _each(frame) -> list[Any]:
@@ -43,10 +88,9 @@ def _constant(rows) -> str:
         return ""
     named = rows.loc[rows["given"] == answer, "given_text"].iloc[0]
     called = f"choice {answer + 1:.0f}" if show.absent(named) else f"“{named.strip()}”"
-    row = rows.iloc[0]
     return (
-        f"{row['model']} in {scores.task_name(row['task'])} ({called} for "
-        f"{show.percent(given[answer])}, right for {show.percent(gold)})"
+        f"{scores.task_name(rows['task'].iloc[0])} ({called} for {show.percent(given[answer])}, "
+        f"right for {show.percent(gold)})"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llama_bench.derive.words import show, ways
@@ -12,61 +13,61 @@ _LEFT = ("model", "backend")
 
 
 def told(tables) -> dict[str, Any]:
-    """{"columns", "rows", "total", "text"}: shown text of the cells, numbers of them in all, and
-    llama-bench's table; columns without any number are left out."""
+    """{"columns", "texts", "rows", "total", "text"}: shown text of the cells, how many columns hold
+    no number, numbers of them in all, and llama-bench's table; columns that have nothing to show
+    are left out."""
     cells = tables["cells"].dropna(subset=["median_seconds"])
-    names = [
-        "Model",
-        "Way",
-        "Cell",
-        "Median",
-        "95 % interval",
-        "p90",
-        "p99",
-        "Processor",
-        "Repeats",
-    ]
-    names += ["Tokens/s", "MFU", "MBU", "Of roofline", "J/token", "Price per M tokens"]
-    rows = [_row(cell) for cell in cells.head(ROWS_SHOWN).itertuples()]
-    kept = [
-        place
-        for place in range(len(names))
-        if place < 3 or any(row[place] != show.NOTHING for row in rows)
-    ]
+    place = ["run", "model", "phase", "batch", "context"]
+    memory = tables["memory"][[*place, "peak_bytes", "baseline_bytes"]].drop_duplicates(place)
+    shown = cells.head(ROWS_SHOWN).merge(memory, on=place, how="left")
+    columns = {name: [text(cell) for cell in shown.itertuples()] for name, text in _COLUMNS.items()}
+    kept = {
+        name: texts
+        for name, texts in columns.items()
+        if name in _TEXTS or any(text != show.NOTHING for text in texts)
+    }
     if len(ways.found(cells)) < 2:
-        kept.remove(1)
+        del kept["Way"]
     return {
-        "columns": [names[place] for place in kept],
-        "texts": 2 if 1 not in kept else 3,  # columns that hold no number
-        "rows": [[row[place] for place in kept] for row in rows],
+        "columns": [*kept],
+        "texts": len(_TEXTS & kept.keys()),
+        "rows": [list(row) for row in zip(*kept.values(), strict=True)],
         "total": len(cells),
         "text": llama_bench(cells),
     }
 
 
-def _row(cell) -> list[str]:
+def _place(cell) -> str:
     busy = not show.absent(cell.busy) and bool(cell.busy)
+    return f"{cell.phase} {cell.batch:.0f} × {cell.context:.0f}{', busy' if busy else ''}"
+
+
+def _interval(cell) -> str:
     low, high = cell.median_low_seconds, cell.median_high_seconds
-    interval = show.NOTHING
-    if not show.absent(low):
-        interval = f"{show.duration(low)} to {show.duration(high)}"
-    return [
-        cell.model,
-        ways.name((cell.engine, cell.precision)),
-        f"{cell.phase} {cell.batch:.0f} × {cell.context:.0f}{', busy' if busy else ''}",
-        show.duration(cell.median_seconds),
-        interval,
-        show.duration(cell.p90_seconds),
-        show.duration(cell.p99_seconds),
-        show.duration(cell.median_processor_seconds),
-        show.exact(cell.repeats),
-        show.digits(cell.tokens_per_second),
-        show.percent(cell.mfu),
-        show.percent(cell.mbu),
-        show.percent(cell.roofline_share),
-        show.digits(cell.joules_per_token),
-        show.digits(cell.price_per_million_tokens),
-    ]
+    return show.NOTHING if show.absent(low) else f"{show.duration(low)} to {show.duration(high)}"
+
+
+_TEXTS = {"Model", "Way", "Cell"}
+_COLUMNS: dict[str, Callable[[Any], str]] = {
+    "Model": lambda cell: cell.model,
+    "Way": lambda cell: ways.name((cell.engine, cell.precision)),
+    "Cell": _place,
+    "Median": lambda cell: show.duration(cell.median_seconds),
+    "95 % interval": _interval,
+    "p90": lambda cell: show.duration(cell.p90_seconds),
+    "p99": lambda cell: show.duration(cell.p99_seconds),
+    "Processor": lambda cell: show.duration(cell.median_processor_seconds),
+    "Sampling": lambda cell: show.duration(cell.sampling_seconds),
+    "Repeats": lambda cell: show.exact(cell.repeats),
+    "Tokens/s": lambda cell: show.digits(cell.tokens_per_second),
+    "MFU": lambda cell: show.percent(cell.mfu),
+    "MBU": lambda cell: show.percent(cell.mbu),
+    "Of roofline": lambda cell: show.percent(cell.roofline_share),
+    "Peak memory": lambda cell: show.binary(cell.peak_bytes),
+    "Baseline": lambda cell: show.binary(cell.baseline_bytes),
+    "J/token": lambda cell: show.digits(cell.joules_per_token),
+    "Price per M tokens": lambda cell: show.digits(cell.price_per_million_tokens),
+}
 
 
 def llama_bench(cells) -> str:

@@ -12,7 +12,9 @@ def words(tables) -> list[str]:
     said = [
         *_limits(tables["limits"]),
         _reached(cells),
+        _not_held_against(cells, tables["limits"]),
         _energy(cells),
+        _remarks(cells),
         _busy(cells),
         _unsteady(cells),
     ]
@@ -70,11 +72,43 @@ def _reached(cells) -> str:
     return f"The largest model, {cells['model'].iloc[0]}: {'; '.join(parts)}." if parts else ""
 
 
-def _energy(cells) -> str:
-    missing = cells["energy_missing"].dropna().unique()
-    if not len(missing) or cells["joules_per_token"].notna().any():
+def _not_held_against(cells, limits) -> str:
+    """Where a CPU's limits are of other threads than its probes: why MFU and MBU are missing."""
+    timed = cells[(cells["device_kind"] == "cpu") & cells["flops"].notna()]
+    timed = timed.dropna(subset=["median_seconds"])
+    timed = timed[timed["mfu"].isna() & timed["device"].isin(limits["device"])]
+    known = limits[limits["device"].isin(timed["device"])]
+    threads = [sorted(each["threads"].dropna().unique()) for each in (timed, known)]
+    if not all(threads) or set(threads[0]) <= set(threads[1]):
         return ""
-    return f"Energy was not measured: {'; '.join(sorted(missing))}."
+    probed, measured = (
+        f"{show.listed(map(show.exact, found))} {'thread' if found == [1] else 'threads'}"
+        for found in threads
+    )
+    return (
+        f"{show.plural(len(timed), 'cell')} of {probed} "
+        f"{'has' if len(timed) == 1 else 'have'} no MFU and no MBU: the limits of this device were "
+        f"measured with {measured}. Delete their record, and they are measured with as many."
+    )
+
+
+def _energy(cells) -> str:
+    cells = cells[cells["phase"] != "load"]
+    lacking = cells[cells["joules_per_token"].isna()]
+    reasons = "; ".join(sorted(lacking["energy_missing"].dropna().unique()))
+    if not reasons:
+        return ""
+    if len(lacking) == len(cells):
+        return f"Energy was not measured: {reasons}."
+    return f"Of {len(lacking)} of {show.plural(len(cells), 'cell')} there is no energy: {reasons}."
+
+
+def _remarks(cells) -> str:
+    """What a probe says of cells that it measured all the same."""
+    timed = cells.dropna(subset=["median_seconds", "reason"])
+    found = timed.groupby("reason", sort=False).size()
+    said = "; ".join(f"{show.plural(count, 'cell')}: {reason}" for reason, count in found.items())
+    return f"Measured with a remark: {said}." if said else ""
 
 
 def _busy(cells) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llama_bench.derive.words import answertext, finetunings, scores, show
+from llama_bench.derive.words import answertext, finetunecourse, finetunings, scores, show
 from llama_bench.derive.words.finetunings import RIGHT, Outcome, Tuning
 from llama_bench.derive.words.measured import Number, less, trend
 from llama_bench.derive.words.scores import WIDTH
@@ -23,16 +23,12 @@ def words(tables, tuning: Tuning) -> list[str]:
         _constant(tables, tuning),
         _frozen(tuning),
         _majority(tuning),
-        *(_by_size(tuning, *one) for one in methods),
+        _other_items(tuning),
+        *(_by_size(*one) for one in methods),
         _from_zero(tuning),
         _data(tuning),
-        _forgotten(tuning),
-        _unfinished(tuning),
-        _cost(tables, tuning),
-        _left_out(tables, tuning),
-        _failed(tables, tuning),
     )
-    return [text for texts in told for text in texts]
+    return [*(text for texts in told for text in texts), *finetunecourse.words(tables, tuning)]
 
 
 def _examples(tables, tuning: Tuning) -> Iterator[str]:
@@ -144,27 +140,48 @@ def _majority(tuning: Tuning) -> Iterator[str]:
         )
 
 
-def _by_size(tuning: Tuning, method: str, outcomes: list[Outcome]) -> Iterator[str]:
-    """Whether the gain grows with size."""
-    told = [o for o in outcomes if o.gain]
-    trained = [o for o in told if o.origin == "trained"] or told
-    found = trend([(o.params, o.gain) for o in trained])
-    if found is None:
+def _other_items(tuning: Tuning) -> Iterator[str]:
+    cut = [o for o in tuning.whole if o.of_other_items]
+    if cut:
+        most = show.exact(max(o.mean("test_left_out") for o in cut))
         yield (
-            f"Whether the gain ({method}) grows with size cannot be told: that takes two sizes or "
-            "more, and a gain with an error at each."
+            f"Up to {most} test examples are longer than the context (at "
+            f"{show.listed(dict.fromkeys(o.model for o in cut))}): scores are of all, cut from the "
+            "left; losses are of the others alone, and what frozen features and the commonest "
+            "answer give, being of those too, is not compared there."
         )
-        return
+
+
+def _by_size(method: str, outcomes: list[Outcome]) -> Iterator[str]:
+    """Whether the gain grows with size; models trained elsewhere are on a line of their own."""
+    for origin, where in (("trained", "trained here"), ("pretrained", "trained elsewhere")):
+        mine = [o for o in outcomes if o.origin == origin]
+        if len(mine) > 1 or mine == outcomes or (mine and origin == "trained"):
+            yield _trend(method, mine, where if len(mine) < len(outcomes) else "")
+
+
+def _trend(method: str, outcomes: list[Outcome], where: str) -> str:
+    of = f"{method}, {where}" if where else method
+    told = [o for o in outcomes if o.gain]
+    found = trend([(o.params, o.gain) for o in told])
+    if found is None:
+        lacks = len(outcomes) - len(told)
+        unsure = [o.model for o in told if not o.gain.error]
+        why = f"{show.plural(len({o.params for o in told}), 'size')} alone has a gain"
+        if len({o.params for o in told}) > 1:
+            why = f"the gain of {show.listed(unsure)} has no error"
+        elif lacks:
+            why += f", and of {lacks} there is no score before or after"
+        return f"Whether the gain ({of}) grows with size cannot be told: {why}."
     low, high = (found.value + sign * WIDTH * found.error for sign in (-1, 1))
     verdict = "cannot be told from these sizes, for that interval holds zero"
     if low > 0:
         verdict = "it grows"
     elif high < 0:
         verdict = "it shrinks"
-    yield (
-        f"Does size change the gain ({method})? Ten times the parameters go with {found.signed} "
-        f"in {scores.metric_name(tuning.metric)} (95 % interval {show.interval(low, high)}, over "
-        f"{len(trained)} sizes): {verdict}."
+    return (
+        f"Does size change the gain ({of})? Ten times the parameters go with {found.signed} "
+        f"(95 % interval {show.interval(low, high)}, over {len(told)} sizes): {verdict}."
     )
 
 
@@ -176,7 +193,23 @@ def _from_zero(tuning: Tuning) -> Iterator[str]:
             "The same shapes from random weights, on the same examples: beginning with the trained "
             f"base is worth {last.over_zero.signed} in {scores.metric_name(tuning.metric)} at "
             f"{last.model}. {_verdict([o.over_zero for o in told], 'than from zero')}."
+            f"{_as_good(tuning, told)}"
         )
+
+
+def _as_good(tuning: Tuning, told: list[Outcome]) -> str:
+    """Where training from zero does as well, with the losses of both."""
+    if any(_sign(o.over_zero) > 0 for o in told):
+        return ""
+    zero = tuning.zero[tuning.zero["fraction"] == 1].groupby("model")["test_loss"].mean()
+    losses = [
+        f"{show.digits(o.mean('test_loss'))} against {show.digits(zero[o.model])} at {o.model}"
+        for o in told
+    ]
+    return (
+        " So pre-training bought nothing here that this test can tell; test losses are "
+        f"{show.listed(losses)} from zero."
+    )
 
 
 def _data(tuning: Tuning) -> Iterator[str]:
@@ -193,79 +226,3 @@ def _data(tuning: Tuning) -> Iterator[str]:
         examples = show.plural(round(outcome.mean("examples")), "labelled example")
         said.append(f"on {examples} {outcome.after.shown} fine-tuned{zero}")
     yield f"Data: {few.model} scores {', and '.join(said)}."
-
-
-def _unfinished(tuning: Tuning) -> Iterator[str]:
-    """Runs whose last state is the best: what they are compared with may look better than it is."""
-    kinds = {
-        "fine-tunings": [run for o in tuning.outcomes for _, run in o.runs.iterrows()],
-        "trainings from zero": [run for _, run in tuning.zero.iterrows()],
-    }
-    told = []
-    for kind, runs in kinds.items():
-        count = sum(run["best_step"] == run["steps"] for run in runs)
-        if count:
-            rates = sorted(run["learning_rate"] for run in runs)
-            ends = dict.fromkeys(show.digits(rate, 2) for rate in (rates[0], rates[-1]))
-            told.append(f"{count} of {len(runs)} {kind} (peak rate {' to '.join(ends)})")
-    if told:
-        yield (
-            f"Not at their end: the last state was the best of {show.listed(told)}. With more "
-            "steps they would go lower, and what is compared here is unfinished."
-        )
-
-
-def _forgotten(tuning: Tuning) -> Iterator[str]:
-    """Bits per byte of the corpus before and after, at the ends of the ladder."""
-    for method, outcomes in tuning.by_method.items():
-        moved = []
-        for outcome in outcomes:
-            bits = [outcome.mean(f"forgetting_bits_per_byte_{w}") for w in ("before", "after")]
-            if None not in bits:
-                moved.append((outcome.model, *bits))
-        if not moved:
-            continue
-        ends = [moved[0], *([moved[-1]] if len(moved) > 1 else [])]
-        listed = [f"{show.digits(b)} to {show.digits(a)} at {model}" for model, b, a in ends]
-        worse = sum(after > before for _, before, after in moved)
-        yield (
-            f"What it forgets ({method}): bits per byte of held-out text of the corpus go from "
-            f"{show.listed(listed)}; they rise at {worse} of {show.plural(len(moved), 'size')}."
-        )
-
-
-def _cost(tables, tuning: Tuning) -> Iterator[str]:
-    runs = tables["finetunings"]
-    runs = runs[(runs["finetune"] == tuning.name) & runs["seconds_total"].notna()]
-    if not len(runs):
-        return
-    flops = runs["flops"].sum()
-    text = (
-        f"It cost {show.plural(len(runs), 'run')}, {show.duration(runs['seconds_total'].sum())} "
-        f"and {show.digits(flops, 2)} FLOPs"
-    )
-    trained = tables["trainings"].query("role == 'ladder' and status == 'ok'")
-    whole = runs[(runs["fraction"] == 1) & runs["from_zero"].isna()]
-    keys = ["model", "budget", "seed"]
-    both = whole.merge(trained[[*keys, "flops_exact"]].drop_duplicates(keys), on=keys)
-    share = (both["flops"] / both["flops_exact"]).dropna()
-    if len(share):
-        ends = dict.fromkeys(show.percent(end) for end in (share.min(), share.max()))
-        text += f"; one on all of the data takes {' to '.join(ends)} of its base’s training FLOPs"
-    yield f"{text}."
-
-
-def _left_out(tables, tuning: Tuning) -> Iterator[str]:
-    rows = tables["exclusions"]
-    most = rows[rows["finetune"] == tuning.name].groupby(["verb", "reason"])["examples"].max()
-    if len(most):
-        listed = [f"{show.exact(count)} ({reason})" for (_, reason), count in most.items()]
-        yield f"Labelled examples left out, at most, in a run: {show.listed(listed)}."
-
-
-def _failed(tables, tuning: Tuning) -> Iterator[str]:
-    rows = tables["finetunings"]
-    rows = rows[(rows["finetune"] == tuning.name) & (rows["status"] != "ok")]
-    if len(rows):
-        listed = [f"{row.model} ({row.method}): {row.status}" for row in rows.itertuples()]
-        yield f"Not in these numbers, because they ended otherwise: {show.listed(listed)}."

@@ -43,8 +43,16 @@ class Outcome:
         return None if show.absent(found) else float(found)
 
     @property
+    def of_other_items(self) -> bool:
+        """Whether scores are of more test items than what is beside them: those too long for the
+        context are cut there, and here left out."""
+        return (self.mean("test_left_out") or 0) > 0
+
+    @property
     def frozen(self) -> Number | None:
-        """Its error is that of a share of items."""
+        """Its error is that of a share of items; None where those are not the score's."""
+        if self.of_other_items:
+            return None
         return share(self.mean("frozen_accuracy"), self.mean("frozen_items"))
 
     @property
@@ -55,7 +63,8 @@ class Outcome:
 
     @property
     def majority(self) -> float | None:
-        return self.mean("majority_accuracy")
+        """None where its items are not the score's."""
+        return None if self.of_other_items else self.mean("majority_accuracy")
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama_bench.derive.tables import main_metric
-from llama_bench.derive.words import fusiongrowth, fusions, fusiontext, scores, show, ways
+from llama_bench.derive.words import fusiongrowth, fusions, fusionscores, fusiontext, show, ways
 from llama_bench.derive.words.fusions import CONTROL, Fused, Outcome
 
 Cell = tuple[str, str]  # a number, and what stands small under it
@@ -26,7 +25,7 @@ def told(tables) -> dict[str, Any] | None:
         "law_means": fusiongrowth.LAW_MEANS,
         "members": fusiongrowth.member_rows(found),
         "cost": _cost(tables, found),
-        "scores": _scores(tables),
+        "scores": fusionscores.told(tables),
     }
 
 
@@ -95,16 +94,18 @@ def _multiple(value, of) -> str:
 
 
 def _probed(tables, each: Fused) -> list[Cell]:
-    """Decoding speed and peak memory of as many models of this size as one, where probed."""
+    """Decoding speed and peak memory of the members as one model, where probed."""
     found = []
     for table, column, shown in (
         ("cells", "tokens_per_second", show.digits),
         ("memory", "peak_bytes", show.binary),
     ):
         rows = tables[table].dropna(subset=[column])
-        mine = rows["model"] == each.model if each.model else rows["fuse"] == each.fuse
-        ensemble = ways.one_reader(rows[mine & (rows["members"] == each.count)])
-        single = rows[mine & rows["members"].isna()]
+        # one probe serves all fusions of the same shapes, whatever they are called: as many
+        # members with as many parameters are the same
+        same = rows["parameters_all"] == each.ensemble.row["parameters_all"]
+        ensemble = ways.one_reader(rows[same & (rows["members"] == each.count)])
+        single = rows[(rows["model"] == each.one_of) & rows["members"].isna()]
         both = ensemble.merge(single, on=_SAME, how="left", suffixes=("", "_one"))
         if not len(both):
             found.append(_NONE)
@@ -123,34 +124,6 @@ def _training(each: Fused) -> Cell:
     for _, same in runs[runs["schedule"].isna()].groupby(["model", "seed", "tokens"]):
         flops -= float((same["flops_exact"] * (1 - same["decay_share"])).iloc[1:].sum())
     control = each.of(CONTROL)
-    note = "" if control is None else f"control {show.digits(control.row['flops_exact'])}"
+    known = control is not None and control.row is not None
+    note = f"control {show.digits(control.row['flops_exact'])}" if known else ""
     return show.digits(flops), note
-
-
-def _scores(tables) -> dict[str, Any] | None:
-    """Fused models on tasks, each beside the member with the least loss that was asked the same."""
-    rows = tables["fusion_scores"].dropna(subset=["difference"])
-    own = scores.own_metrics(tables)
-    shown, keys = [], ["fuse", "model", "budget", "seed", "suite", "task", "filter"]
-    for key, mine in rows.groupby(keys, dropna=False, sort=False):
-        fuse, model, _, _, _, task, _ = key
-        metric = main_metric.of(mine["metric"], own.get(task))
-        mine = mine[mine["metric"] == metric]
-        by_method = {row["method"]: row for _, row in mine.iterrows()}
-        about = {"fuse": fuse, "model": show.NOTHING if show.absent(model) else model}
-        about |= {"task": scores.task_name(task), "metric": scores.metric_name(metric)}
-        member = show.digits(mine["member_value"].iloc[0])
-        shown.append(about | {"member": member, "methods": by_method})
-    methods = list(dict.fromkeys(method for row in shown for method in row["methods"]))
-    for row in shown:
-        row["cells"] = [_score(row["methods"].get(method)) for method in methods]
-    return {"methods": [fusions.NAMES[m] for m in methods], "rows": shown} if shown else None
-
-
-def _score(row) -> Cell:
-    if row is None:
-        return _NONE
-    error = row["standard_error"]
-    return show.digits(row["value"]), fusiongrowth.signed(
-        row["difference"], None if show.absent(error) else error
-    )

@@ -14,8 +14,11 @@ CLOSE = 0.1  # nats per token
 LAW_MEANS = (
     f"{merging.FORMULA}: k members, E what no number of members gets below ({merging.PAPER}). "
     "There each point is the mean over many draws of k members that were fine-tuned apart; here it "
-    "is one order of these members, and a mixture of outputs beside the mean of weights. With as "
-    "few points as these, intervals are wide; only a fit that is converged is drawn."
+    "is the mean over sets of k of these members (all sets, where they are few), and a mixture of "
+    "outputs stands beside the mean of weights. All sets are of the same members: intervals say "
+    "how well the law fits these, not what other members would give. “Ill-posed” means that the "
+    "points leave a parameter open (a curve with quite another E fits them as well): nothing is "
+    "to be read off such a fit, and it is not drawn."
 )
 
 
@@ -39,19 +42,25 @@ def words(group: list[Fused]) -> list[str]:
 
 
 def _members(group: list[Fused], method: str) -> str:
-    """What all members changed of the first one's loss, what the last one did, and the law."""
+    """What all members gain over one, what the last one brings, and the law."""
     mine = [each for each in group if method in each.growth]
     grown = [each.growth[method].sort_values("members")["loss"].to_numpy(float) for each in mine]
-    whole = [losses[-1] - losses[0] for losses in grown if len(losses) > 1]
-    last = [losses[-1] - losses[-2] for losses in grown if len(losses) > 1]
+    whole = [losses[0] - losses[-1] for losses in grown if len(losses) > 1]
+    last = [losses[-2] - losses[-1] for losses in grown if len(losses) > 1]
     if not whole:
         return ""
+    one = "a member (their mean)" if drawn(mine) else "the first member"
     text = (
-        f"From the first member alone to all of them ({NAMES[method]}, evenly weighted) the loss "
-        f"changes by {between(whole)} nats per token, of which the last member brings "
-        f"{between(last)}."
+        f"All members together ({NAMES[method]}, evenly weighted) gain {between(whole)} nats per "
+        f"token over {one} alone, of which the last one brings {between(last)}."
     )
     return f"{text} {_law(mine, method)}".strip()
+
+
+def drawn(group: list[Fused]) -> bool:
+    """Whether points are means over sets of members, not of the first ones alone."""
+    counts = [growth["sets"] for each in group for growth in each.growth.values()]
+    return any((sets.fillna(1) > 1).any() for sets in counts)
 
 
 def _law(mine: list[Fused], method: str) -> str:
@@ -63,8 +72,8 @@ def _law(mine: list[Fused], method: str) -> str:
         reasons = dict.fromkeys(law["why"].iloc[0] for law in laws)
         points = max(int(law["points"].iloc[0]) for law in laws)
         return (
-            f"The law {merging.FORMULA} is not determined by {show.plural(points, 'point')} "
-            f"({'; '.join(reasons)})."
+            f"The law {merging.FORMULA} is not determined by {show.plural(points, 'point')}: quite "
+            f"different curves fit them as well ({'; '.join(reasons)})."
         )
     where = f" at {len(settled)} of {show.plural(len(laws), 'size')}" if len(laws) > 1 else ""
     left = [_left(law, each.growth[method]) for law, each in zip(laws, mine, strict=True)]

@@ -34,7 +34,7 @@ _NUMBERS = ["loss", "gain", "gain_standard_error"]
 @dataclass(frozen=True)
 class Outcome:
     """One way of making one model, against the best member: `error` is the standard error of
-    `gain`, `row` of the table `fusions`, or of `trainings` for the control."""
+    `gain`, `row` of the table `fusions`, of `trainings` for a trained control, None for another."""
 
     name: str
     loss: float
@@ -98,6 +98,23 @@ class Fused:
     @property
     def count(self) -> int:
         return len(self.members)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the members are fine-tunings."""
+        return bool((self.members["made_by"] == "finetune").all())
+
+    @property
+    def one_of(self) -> str | None:
+        """The model that stands for each member, where all are of one shape."""
+        shapes = self.trained["parameters_all"].nunique()
+        alike = len(self.trained) == self.count and shapes == 1
+        return self.model or (self.trained["model"].iloc[0] if alike else None)
+
+    @property
+    def one_shape(self) -> bool:
+        """Whether they are known to have one, which averaging takes."""
+        return self.one_of is not None or self.average is not None
 
     def of(self, *names: str) -> Outcome | None:
         """The first outcome of one of these names."""
@@ -202,8 +219,14 @@ def _params(tables, model: str | None, rows) -> float | None:
 
 
 def _control(rows, trainings, members, trained) -> Outcome | None:
-    """The training with the compute of all; two losses that were not paired have the error of
-    independent ones, which is too wide."""
+    """The model with the compute of all. A fine-tuning was judged by the fusion, paired with the
+    best member; a training's own loss is held against that member's as two independent ones, whose
+    error is too wide."""
+    judged = rows.dropna(subset=["control_loss"])
+    if len(judged):
+        row = judged.iloc[0]
+        told = [row[f"control_{name}"] for name in _NUMBERS]
+        return Outcome(CONTROL, *map(_known, told), None)
     run = next((run for run in rows["control"] if run in trainings.index), None)
     if run is None or show.absent(trainings.loc[run, "loss"]):
         return None

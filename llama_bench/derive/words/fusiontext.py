@@ -18,14 +18,15 @@ COMMON = (
     "the best of several members is best partly by chance."
 )
 _CONTROL_ERROR = (
-    "The error of the model with the summed compute is that of two independent losses, which is "
-    "too wide: both are of the same windows."
+    "The error of a trained model with the summed compute is that of two independent losses, which "
+    "is too wide: both are of the same windows."
 )
 
 
 def words(fusions: list[Fused]) -> list[str]:
     """What holds for the whole section."""
-    measured = any(each.of(CONTROL) for each in fusions)
+    controls = [control for each in fusions if (control := each.of(CONTROL))]
+    measured = any(control.row is not None for control in controls)
     return [COMMON, *([_CONTROL_ERROR] if measured else [])]
 
 
@@ -67,10 +68,10 @@ def _counted(name: str, group: list[Fused]) -> str:
     mine = [outcome for each in group if (outcome := each.of(name))]
     gains = [outcome.gain for outcome in mine]
     verdicts = [outcome.verdict for outcome in mine]
-    return f"{name} {_at(verdicts)} ({fusiongrowth.between(gains)})"
+    return f"{name} {at(verdicts)} ({fusiongrowth.between(gains)})"
 
 
-def _at(verdicts: list[str]) -> str:
+def at(verdicts: list[str]) -> str:
     """How often each verdict fell, where there are several sizes."""
     if len(verdicts) == 1:
         return verdicts[0]
@@ -87,8 +88,22 @@ def _against_control(group: list[Fused]) -> str:
     below = [control.loss - _best(each).loss for each, control in both]
     return (
         "Held against one model trained with the summed compute, the best fusion is "
-        f"{_at(verdicts)} (that one’s loss less its own: {fusiongrowth.between(below)} nats per "
-        "token)."
+        f"{at(verdicts)} (its gain less that one’s: {fusiongrowth.between(below)} nats per "
+        f"token). {summed(group)}"
+    )
+
+
+def summed(group: list[Fused]) -> str:
+    """What the model with the summed compute is."""
+    if not group[0].tuned:
+        return (
+            "The model with the summed compute is trained alone, on as many tokens as the members "
+            "together, a trunk that they share counted once."
+        )
+    return (
+        "The model with the summed compute is fine-tuned from the same base with the steps of all "
+        "members together, one fine-tuning after the other where they differ; the base’s own "
+        "training is shared, and not counted."
     )
 
 
@@ -105,14 +120,42 @@ def _held_against(mine: Outcome, control: Outcome) -> str:
 
 
 def _missing(group: list[Fused]) -> list[str]:
-    """Controls that the study did not ask for or that gave no number."""
+    """Controls that there cannot be, then those that the study did not ask for or that gave no
+    number."""
     wanted = {
         "the uniform average": lambda each: each.of(NAMES["uniform"]),
         "an ensemble of outputs": lambda each: each.ensemble,
         "one model with the summed compute": lambda each: each.of(CONTROL),
     }
     lacking = [name for name, has in wanted.items() if not any(map(has, group))]
-    return [f"Not measured, and so not compared: {show.listed(lacking)}."] if lacking else []
+    absent = {name: why for name, why in _impossible(group).items() if name in lacking}
+    lacking = [name for name in lacking if name not in absent]
+    said = [f"Not measured, and so not compared: {show.listed(lacking)}."] if lacking else []
+    return [
+        *(f"There is no {name.split(' ', 1)[1]}: {why}." for name, why in absent.items()),
+        *said,
+    ]
+
+
+def _impossible(group: list[Fused]) -> dict[str, str]:
+    """Why a control cannot be, by its name."""
+    found = {}
+    if not all(each.one_shape for each in group):
+        found["the uniform average"] = "weights are averaged of models of one shape"
+    elif group[0].related is False:
+        found["the uniform average"] = (
+            "the members have no common ancestor, and the study does not ask for the average of "
+            "such (allow_unrelated)"
+        )
+    alike = all(
+        each.one_shape and (each.tuned or len(each.trained) == each.count) for each in group
+    )
+    if not alike:
+        found["one model with the summed compute"] = (
+            "that takes members of one shape that were trained here; what they are held against is "
+            "the best of them"
+        )
+    return found
 
 
 def _line(group: list[Fused]) -> str:

@@ -29,7 +29,9 @@ def seconds_by_verb(runs) -> list[list[str]]:
                 show.duration(mine["seconds_total"].sum()),
                 show.duration(mine["seconds_startup"].sum()),
                 show.duration(longest["seconds_total"]),
-                longest["id"],
+                longest["id"]
+                if show.absent(longest["model"])
+                else f"{longest['model']} ({longest['id']})",
             ]
         )
     return rows

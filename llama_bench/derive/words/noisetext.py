@@ -9,6 +9,8 @@ from typing import Any
 
 from llama_bench.derive.words import scores, show
 
+_SMOOTH = ("gold_bits_per_byte", "gold_probability", "perplexity")
+
 
 def words(tables) -> list[str]:
     """Sentences on all tasks of the study; none where nothing was compared."""
@@ -60,7 +62,7 @@ def _ratio(row: dict[str, Any]) -> str:
 def _paired(tables) -> list[str]:
     pairs = tables["pairs"]
     pairs = pairs[pairs["told_apart"].notna()]
-    main = scores.main(tables)[scores.KEYS].drop_duplicates()
+    main = scores.main(tables)[[*scores.KEYS, "higher_is_better"]].drop_duplicates(scores.KEYS)
     first = pairs.merge(main, on=scores.KEYS)
     if not len(first):
         return []
@@ -70,22 +72,36 @@ def _paired(tables) -> list[str]:
         beside = mine[mine["neighbours"].astype(bool)]
         model, against = widest["model"].iloc[0], widest["against"].iloc[0]
         whom = "" if first["origin"].nunique() == 1 else f" ({origin} models)"
-        named = [scores.task_name(task) for task in _told(widest)["task"]]
         differ = f"{model} differs from {against}{whom}"
         text = (
-            f"On the same items {differ} by more than chance on {len(named)} of "
-            f"{show.plural(len(widest), 'task')}" + (f" ({show.listed(named)})" if named else "")
+            f"On the same items {differ} by more than chance on {len(_told(widest))} of "
+            f"{show.plural(len(widest), 'task')}{_directions(_told(widest))}"
         )
         if len(beside) > len(widest):
             text += (
                 f"; of neighbouring sizes, {len(_told(beside))} of {len(beside)} differences are"
             )
         said.append(f"{text}. Every other difference is within noise (paired tests, below).")
-    smooth = [_smooth(pairs, metric) for metric in ("gold_bits_per_byte", "gold_probability")]
+    smooth = [_smooth(pairs, metric) for metric in _SMOOTH]
     if any(smooth):
         listed = show.listed(filter(None, smooth))
-        said.append(f"Of multiple choice, by what right or wrong rounds away: {listed}.")
+        said.append(f"By what right or wrong rounds away they differ {listed}.")
     return said
+
+
+def _directions(told) -> str:
+    """The tasks by name, and on which of them the larger model is the worse one."""
+    if not len(told):
+        return ""
+    rows = told.drop_duplicates(["suite", "task"]).to_dict("records")
+    names = [scores.task_name(row["task"]) for row in rows]
+    worse = [
+        scores.task_name(row["task"])
+        for row in rows
+        if not show.absent(row["higher_is_better"])
+        and (row["difference"] > 0) != bool(row["higher_is_better"])
+    ]
+    return f" ({show.listed(names)}{f'; worse on {show.listed(worse)}' if worse else ''})"
 
 
 def _smooth(pairs, metric: str) -> str:
@@ -93,7 +109,7 @@ def _smooth(pairs, metric: str) -> str:
     if not len(widest):
         return ""
     told, name = len(_told(widest)), scores.metric_name(metric)
-    return f"by the {name} they differ on {told} of {show.plural(len(widest), 'task')}"
+    return f"in {name} on {told} of {show.plural(len(widest), 'task')}"
 
 
 def _widest(pairs):

@@ -6,6 +6,7 @@ began, and the training was then evaluated.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from llama_bench.derive.tables import main_metric
@@ -53,7 +54,7 @@ def words(ledger: list[dict[str, Any]]) -> list[str]:
         said.append(
             f"{late} of {len(ledger)} were written after the run began, and count for none."
         )
-    none = {scores.task_name(p["task"]): p["why"] for p in ledger if p["state"] == "none"}
+    none = {scores.task_name(p["task"]): _why(p) for p in ledger if p["state"] == "none"}
     if none:
         whole = "No forecast" if made else "No forecast of a score could be made"
         reasons = dict.fromkeys(none.values())
@@ -62,6 +63,12 @@ def words(ledger: list[dict[str, Any]]) -> list[str]:
         ]
         said.append(f"{whole}: {show.listed(listed)}.")
     return said
+
+
+def _why(point: dict[str, Any]) -> str:
+    """Why there is no forecast, the metric in words."""
+    named = scores.metric_name(point["metric"])
+    return re.sub(rf"\b{re.escape(point['metric'])}\b", named, point["why"])
 
 
 def table(ledger: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -84,9 +91,7 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
         entry = point["intervals"].get(level)
         shown = show.NOTHING if entry is None else show.interval(entry["low"], entry["high"])
         intervals.append((shown, "" if entry is None else show.held(entry["covered"])))
-    loss, error = point["loss"], point["error"]
-    measured = show.plus_minus(loss, scores.WIDTH * (point["standard_error"] or 0))
-    sign = "" if show.absent(error) else "+" if error > 0 else "−"
+    measured = show.plus_minus(point["loss"], scores.WIDTH * (point["standard_error"] or 0))
     return {
         "model": point["model"],
         "tokens": show.short(point["tokens"]),
@@ -96,10 +101,18 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
         "point": show.digits(point["point"]),
         "intervals": intervals,
         "value": measured,
-        "error": f"{sign}{show.digits(abs(error), 2)}" if sign else show.NOTHING,
+        "error": _signed(point["error"]),
         "state": point["state"],
         "verdict": verdict(point),
     }
+
+
+def _signed(error) -> str:
+    if show.absent(error):
+        return show.NOTHING
+    if abs(error) < 1e-12:  # but for rounding
+        return "0"
+    return f"{'+' if error > 0 else '−'}{show.digits(abs(error), 2)}"
 
 
 def verdict(point: dict[str, Any]) -> str:

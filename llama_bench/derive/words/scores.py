@@ -104,7 +104,8 @@ def bars(means) -> np.ndarray:
 
 
 def task_name(task: str) -> str:
-    return task.removeprefix("heldout_").replace("_", " ")
+    """As readers know it, without what tells the tasks that were written here from lm-eval's."""
+    return task.removeprefix("heldout_").removeprefix("finetune_").replace("_", " ")
 
 
 def axis_name(metric: str) -> str:
@@ -131,11 +132,10 @@ def above_chance(tables) -> str:
     if not len(largest):
         return ""
     clear = largest.apply(_beyond_chance, axis=1).astype(bool)
-    names = [f"{task}" for task in largest.loc[clear, "task"]]
-    others = [f"{task}" for task in largest.loc[~clear, "task"]]
+    others = [task_name(task) for task in largest.loc[~clear, "task"]]
     text = (
         f"The largest model, {largest['model'].iloc[0]}, is better than guessing beyond its "
-        f"95 % interval on {len(names)} of {show.plural(len(largest), 'task')}"
+        f"95 % interval on {clear.sum()} of {show.plural(len(largest), 'task')}"
     )
     return text + (f"; not on {show.listed(others)}." if others else ".")
 

@@ -27,13 +27,15 @@ _KEYS = ["model", "origin", "budget"]
 
 @dataclass(frozen=True)
 class Quality:
-    """One measure of how good models are: `rows` has model, origin, budget, value, error."""
+    """One measure of how good models are: `rows` has model, origin, budget, value, error. `about`
+    are the task, metric and the like that it is of, under the names of `scores`."""
 
     name: str
     title: str
     axis: str
     rows: Any
     lower_is_better: bool
+    about: dict[str, Any]
 
 
 def qualities(tables) -> list[Quality]:
@@ -55,19 +57,23 @@ def _loss(trainings) -> Quality | None:
     rows = rows.groupby(_KEYS, as_index=False, dropna=False).agg(
         value=("loss", "mean"), error=("loss_standard_error", "mean")
     )
-    return Quality("loss", "Held-out loss", "Held-out loss (nats per token)", rows, True)
+    axis, about = "Held-out loss (nats per token)", {"metric": "loss"}
+    return Quality("loss", "Held-out loss", axis, rows, True, about)
 
 
 def _scores(tables) -> list[Quality]:
     found = []
-    for (suite, task, metric, _), rows in scores.main(tables).groupby(scores.KEYS, dropna=False):
+    for keys, rows in scores.main(tables).groupby(scores.KEYS, dropna=False):
+        about = dict(zip(scores.KEYS, keys, strict=True))
+        suite, task, metric = (about[key] for key in ("suite", "task", "metric"))
         lower = not bool(rows["higher_is_better"].iloc[0])
         rows = rows.groupby(_KEYS, as_index=False, dropna=False).agg(
             value=("value", "mean"), error=("standard_error", "mean")
         )
         called, better = scores.metric_name(metric), "lower" if lower else "higher"
         axis = f"{called[0].upper()}{called[1:]} ({better} is better)"
-        found.append(Quality(f"{suite}-{task}-{metric}", f"{task}: {called}", axis, rows, lower))
+        name, title = f"{suite}-{task}-{metric}", f"{task}: {called}"
+        found.append(Quality(name, title, axis, rows, lower, about))
     return found
 
 

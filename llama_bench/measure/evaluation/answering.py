@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_bench.measure.evaluation import chat
 from llama_bench.measure.evaluation.encoding import Encoding
-from llama_bench.measure.evaluation.generation import continue_text
+from llama_bench.measure.evaluation.generation import continue_text, merged
 from llama_bench.measure.evaluation.halving import in_halves
 from llama_bench.measure.evaluation.packing import Scored
 from llama_bench.measure.evaluation.remarks import Remarks
@@ -98,11 +98,11 @@ class AnsweringLM(LM):
         for number, request in enumerate(requests):
             kinds[repr(sorted(request.args[1].items()))].append(number)
         encoded = self.encoding.all([request.args[0] for request in requests])
-        prompts = [encoded[request.args[0]] for request in requests]
+        prompts = [encoded[request.args[0]] or [self.encoding.start] for request in requests]
         answers = [""] * len(requests)
         done = 0
         for numbers in kinds.values():
-            settings = {**requests[numbers[0]].args[1], **self.settings}
+            settings = merged(requests[numbers[0]].args[1], self.settings)
             numbers.sort(key=lambda number: -len(prompts[number]))
             for batch in self.prompt_batches(numbers, prompts):
                 asked = [prompts[number] for number in batch]

@@ -1,4 +1,5 @@
-"""Smooth scores of multiple choice: what accuracy rounds away.
+"""Scores of multiple choice that tasks do not list: smooth ones, which say what accuracy rounds
+away, and accuracy by length.
 
 Accuracy of a small model stays at chance while its log-likelihoods improve all along (Schaeffer et
 al. 2023, arXiv 2304.15004), so a study of size needs both. With l the log-likelihood of each choice
@@ -9,6 +10,8 @@ gold_bits_per_byte  -l of the right answer over its bytes and ln 2, mean over it
 gold_probability    p of the right answer
 gold_margin         l of the right answer less that of the best wrong one, nats
 brier               sum over the choices of (p - [right])^2 (Brier 1950)
+acc_norm            share of items whose right answer has the greatest l per character, as lm-eval
+                    has it of the tasks that list it; an item that could not be scored is wrong
 ece                 expected calibration error: 10 equal bins of the highest p; the mean, by items,
                     of each bin's distance between mean p and share right (Guo et al. 2017, eq. 3)
 
@@ -56,6 +59,13 @@ class Item:
         return self.given in self.gold
 
     @property
+    def right_by_length(self) -> bool:
+        """Whether the likeliest choice per character is right; a choice without any is not."""
+        each = zip(self.log_likelihoods, self.choices, strict=True)
+        per_character = [likelihood / len(text) if text else -math.inf for likelihood, text in each]
+        return max(range(len(per_character)), key=per_character.__getitem__) in self.gold
+
+    @property
     def probabilities(self) -> np.ndarray:
         shifted = np.exp(np.array(self.log_likelihoods) - max(self.log_likelihoods))
         return shifted / shifted.sum()
@@ -83,14 +93,14 @@ def scores(items: list[Item]) -> list[dict]:
     if not scored:
         return []
     found = [smooth(item) for item in scored]
-    rows = []
+    by_length = [float(item.scored and item.right_by_length) for item in items]
+    rows = [
+        _row("acc_norm", *_mean(by_length), len(items), _chance("acc_norm", items)),
+    ]
     for metric in ("gold_bits_per_byte", "gold_probability", "gold_margin", "brier"):
         values = [each[metric] for each in found if metric in each]
         if values:
-            mean = math.fsum(values) / len(values)
-            rows.append(
-                _row(metric, mean, mean_error(values), len(values), _chance(metric, scored))
-            )
+            rows.append(_row(metric, *_mean(values), len(values), _chance(metric, scored)))
     sure = np.array([item.probabilities.max() for item in scored])
     right = np.array([item.right for item in scored], dtype=float)
     rows.append(_row("ece", *_whole_and_error(lambda d: ece(sure[d], right[d]), len(scored))))
@@ -108,13 +118,17 @@ def _row(metric: str, value, error, items: int, chance: float | None = None) -> 
     }
 
 
+def _mean(values: list[float]) -> tuple[float, float | None]:
+    return math.fsum(values) / len(values), mean_error(values)
+
+
 def _whole_and_error(statistic, items: int) -> tuple[float, float | None, int]:
     return float(statistic(np.arange(items))), resampled(statistic, items), items
 
 
 def _chance(metric: str, items: list[Item]) -> float | None:
     """Of a model that finds all choices equally likely."""
-    if metric == "gold_probability":
+    if metric in ("gold_probability", "acc_norm"):
         return sum(len(item.gold) / len(item.choices) for item in items) / len(items)
     if metric == "brier":
         return sum(1 - 1 / len(item.choices) for item in items) / len(items)

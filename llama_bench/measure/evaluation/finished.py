@@ -2,7 +2,8 @@
 with the tasks that are left.
 
 It lies beside the record, undeclared, under the digest of everything that the answer depends on:
-the run's spec (which holds what wrote the tasks), the task's name, and lm-eval's version.
+the run's spec (which holds what wrote the tasks), the task's name with what its group says of it,
+and lm-eval's version.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ PARTS = ("results", "configs", "versions", "n-shot", "higher_is_better", "n-samp
 
 @dataclass
 class Finished:
-    """Rows of one task (or group), lm-eval's own result without its samples, and the items."""
+    """Rows of one task (or of groups), lm-eval's own result without its samples, and the items."""
 
     items: pa.Table
     scores: list[dict] = field(default_factory=list)
@@ -42,17 +43,17 @@ class Kept:
     def __init__(self, spec: EvaluateSpec, folder: Path):
         self.spec, self.folder = spec, folder / FOLDER
 
-    def load(self, name: str) -> Finished | None:
+    def load(self, asked: str) -> Finished | None:
         """None where the task was not finished: the table is written first, the rows last."""
-        path = self._path(name)
+        path = self._path(asked)
         try:
             rows = json.loads(path.read_text())
             return Finished(pq.ParquetFile(path.with_suffix(".parquet")).read(), **rows)
         except (OSError, ValueError, TypeError):
             return None
 
-    def save(self, name: str, finished: Finished) -> None:
-        path = self._path(name)
+    def save(self, asked: str, finished: Finished) -> None:
+        path = self._path(asked)
         path.parent.mkdir(exist_ok=True)
         write_table(finished.items, path.with_suffix(".parquet"))
         rows = {key: value for key, value in vars(finished).items() if key != "items"}
@@ -61,9 +62,9 @@ class Kept:
     def forget(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _path(self, name: str) -> Path:
-        asked = f"{self.spec.canonical()}:{name}:{metadata.version('lm-eval')}"
-        return self.folder / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json"
+    def _path(self, asked: str) -> Path:
+        whole = f"{self.spec.canonical()}:{asked}:{metadata.version('lm-eval')}"
+        return self.folder / f"{hashlib.sha256(whole.encode()).hexdigest()[:16]}.json"
 
 
 def write_table(table: pa.Table, path: Path) -> None:

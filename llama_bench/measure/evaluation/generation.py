@@ -9,23 +9,34 @@ answer alone; `bos: stock` does too.
 from __future__ import annotations
 
 import torch
-from lm_eval.models.utils import normalize_gen_kwargs
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+
+from llama_bench.measure.evaluation.halving import in_halves
+from llama_bench.records import Refusal
+from llama_bench.sections.generation import OF_SAMPLING, spelled
 
 TEMPERATURE = 0.8
+LENGTH = 256  # new tokens where a task does not say, as in lm-eval
 
 
 class StopStrings(StoppingCriteria):
-    """A sequence is done when its new text holds one of the stop strings."""
+    """A sequence is done when its new text holds one of the stop strings. Beams change places from
+    step to step: none stays `done`."""
 
-    def __init__(self, tokenizer, stops: list[str], prompt_length: int):
+    def __init__(self, tokenizer, stops: list[str], prompt_length: int, beams: bool = False):
         self.tokenizer, self.stops, self.first = tokenizer, stops, prompt_length
+        self.beams = beams
         self.done: torch.Tensor | None = None
         # a stop string spans no more tokens than bytes, and may begin inside a token
         self.last = 2 + max(len(stop.encode()) for stop in stops)
 
     def __call__(self, input_ids, scores, **_) -> torch.Tensor:
-        if self.done is None:
+        if self.done is None or self.beams:
             self.done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         open_rows = [row for row, done in enumerate(self.done.tolist()) if not done]
         new = input_ids[:, self.first :][open_rows, -self.last :]
@@ -34,17 +45,40 @@ class StopStrings(StoppingCriteria):
         return self.done
 
 
+class Finite(LogitsProcessor):
+    """Raises Refusal where the model gives no numbers: a token would be taken all the same."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if not torch.isfinite(scores.amax(-1)).all():
+            raise Refusal("non-finite", "the model's logits are not finite")
+        return scores
+
+
+def merged(task: dict, own: dict) -> dict:
+    """A task's settings with those that replace them, as transformers takes them, but `until` and
+    `max_gen_toks` (lm-eval's words). What says how to draw goes where nothing is drawn."""
+    task, own = spelled(task), spelled(own)
+    if own.get("do_sample") is None and own.get("temperature") is not None:
+        own["do_sample"] = own["temperature"] > 0
+    found = {"until": [], "max_gen_toks": LENGTH, **task, **own}
+    if "max_length" in found:
+        raise ValueError("generation_kwargs: max_length counts the prompt too; say max_gen_toks")
+    temperature = float(found.get("temperature") or 0)
+    if found.get("do_sample") is None:
+        found["do_sample"] = temperature > 0
+    if found["do_sample"]:
+        return found | {"temperature": temperature or 1.0}
+    return {key: value for key, value in found.items() if key not in OF_SAMPLING}
+
+
 def continue_text(lm, prompts: list[list[int]], settings: dict) -> list[tuple[str, bool]]:
-    """Texts after the prompts under lm-eval's generation settings, and whether each prompt was cut.
+    """Texts after the prompts under `merged` settings, and whether each prompt was cut.
 
     A prompt that leaves no room for the answer in the window loses its beginning.
     """
-    settings = dict(normalize_gen_kwargs(settings, 256))
-    stops = [stop for stop in settings.pop("until", None) or [] if stop]
+    settings = dict(settings)
+    stops = [stop for stop in settings.pop("until") or [] if stop]
     new = min(settings.pop("max_gen_toks"), lm.window // 2)
-    settings.pop("max_length", None)
-    if not settings.get("do_sample"):
-        settings = {"do_sample": False}
     room = lm.window - new
     kept = [prompt[-room:] for prompt in prompts]
     texts = lm.write(kept, new, stops, **settings)
@@ -59,7 +93,8 @@ def samples(lm, prompts: tuple[str, ...], tokens: int, seed: int) -> list[dict]:
     A blank at a prompt's end is left to the model: tokenizers join it to the word that follows.
     """
     prompts = [prompt.rstrip(" ") for prompt in prompts]
-    ids = [lm.encoding.encode(prompt)[-max(1, lm.window - tokens) :] for prompt in prompts]
+    room = max(1, lm.window - tokens)
+    ids = [(lm.encoding.encode(prompt) or [lm.encoding.start])[-room:] for prompt in prompts]
     tokens = min(tokens, lm.window - 1)
     torch.manual_seed(seed)
     drawn = {"do_sample": True, "temperature": TEMPERATURE, "top_k": 0, "top_p": 1.0}
@@ -68,7 +103,8 @@ def samples(lm, prompts: tuple[str, ...], tokens: int, seed: int) -> list[dict]:
         ("greedy", None, {"do_sample": False}),
         (f"temperature {TEMPERATURE}", seed, drawn),
     ):
-        for prompt, text in zip(prompts, lm.write(ids, tokens, [], **settings), strict=True):
+        texts = in_halves(lambda some, how=settings: lm.write(some, tokens, [], **how), ids)
+        for prompt, text in zip(prompts, texts, strict=True):
             rows.append({"prompt": prompt, "text": text, "decoding": decoding, "seed": number})
     return rows
 
@@ -80,12 +116,14 @@ def written(lm, prompts: list[list[int]], new: int, stops: list[str], **settings
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else lm.encoding.start
     ids = torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    criteria = StoppingCriteriaList([StopStrings(tokenizer, stops, length)] if stops else [])
+    beams = settings.get("num_beams", 1) > 1
+    stop = [StopStrings(tokenizer, stops, length, beams)] if stops else []
     out = lm.model.generate(
         input_ids=ids.to(lm.model.device),
         attention_mask=mask.to(lm.model.device),
         max_new_tokens=new,
-        stopping_criteria=criteria,
+        logits_processor=LogitsProcessorList([Finite()]),
+        stopping_criteria=StoppingCriteriaList(stop),
         pad_token_id=pad,
         **settings,
     )

@@ -1,8 +1,9 @@
 """Every item as it was asked and answered, as a table: any score can be made again from it, without
 the model.
 
-One row per item and choice (one for a text that is generated or scored as a whole). `verdict` is
-the item's value of the task's first metric (for bits per byte, the document's).
+One row per item and choice (one for a text that is generated or scored as a whole). An item's first
+row has its `statistics`: of every metric that is a function of sums over items, what the item gives
+to these.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import pyarrow as pa
 
 from llama_bench.measure.evaluation.remarks import Remarks
 from llama_bench.measure.evaluation.scores import item_value, items_of
+from llama_bench.measure.evaluation.standard_errors import of_item
 
-_LN2 = math.log(2)
-
+_STATISTICS = pa.list_(
+    pa.struct([("metric", pa.string()), ("sums", pa.list_(pa.float64()))]),
+)
 SCHEMA = pa.schema(
     [
         ("task", pa.string()),
@@ -34,7 +37,7 @@ SCHEMA = pa.schema(
         ("is_greedy", pa.bool_()),
         ("gold", pa.bool_()),
         ("target", pa.string()),
-        ("verdict", pa.float64()),
+        ("statistics", _STATISTICS),
         ("reason", pa.string()),
     ]
 )
@@ -65,7 +68,6 @@ def _rows(name: str, sample: dict, item, remarks: Remarks) -> list[dict]:
         "doc_hash": sample["doc_hash"][:16],
         "prompt_hash": sample["prompt_hash"][:16],
         "target": _target(sample["target"]),
-        "verdict": _verdict(sample),
     }
     found = []
     for choice, answer in enumerate(sample["filtered_resps"]):
@@ -76,6 +78,8 @@ def _rows(name: str, sample: dict, item, remarks: Remarks) -> list[dict]:
             row["gold"] = choice in item.gold
             row["characters"] = len(item.choices[choice])
         found.append(row)
+    if found:
+        found[0]["statistics"] = _statistics(sample)
     return found
 
 
@@ -98,12 +102,12 @@ def _target(target) -> str:
     return target if isinstance(target, str) else json.dumps(target, default=str)
 
 
-def _verdict(sample: dict) -> float | None:
-    if not sample["metrics"]:
-        return None
-    value = item_value(sample, sample["metrics"][0])
-    if isinstance(value, (tuple, list)) and len(value) == 2:
-        if not (isinstance(value[0], float) and value[1]):
-            return None
-        return -value[0] / value[1] / _LN2
-    return float(value) if isinstance(value, (int, float)) else None
+def _statistics(sample: dict) -> list[dict]:
+    """An item whose value is not finite (it could not be scored) gives nothing."""
+    named = dict.fromkeys(metric for metric in sample["metrics"] if metric in sample)
+    found = [(metric, of_item(metric, item_value(sample, metric))) for metric in named]
+    return [
+        {"metric": metric, "sums": sums}
+        for metric, sums in found
+        if sums is not None and all(map(math.isfinite, sums))
+    ]

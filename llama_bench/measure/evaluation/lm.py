@@ -9,14 +9,14 @@ than rows; a pass that does not fit into memory is halved.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from functools import partial
 
 import torch
 from lm_eval.models.utils import resolve_max_length
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from llama_bench.measure.evaluation import generation
+from llama_bench.measure.evaluation import generation, heads
 from llama_bench.measure.evaluation.answering import AnsweringLM
 from llama_bench.measure.evaluation.halving import in_halves
 from llama_bench.measure.evaluation.packing import Row, Scored, mask, rows
@@ -55,6 +55,11 @@ class CausalLM(AnsweringLM):
         many = torch.get_num_threads() if self.model.device.type == "cpu" else 1
         return tokens * many, held * many, numbers
 
+    @property
+    def _most_outputs(self) -> int:
+        """The places of a pass that the output head may see at once."""
+        return max(1, self._room[2] // self.model.get_output_embeddings().weight.shape[0])
+
     @torch.inference_mode()
     def score(self, asked: list[Scored]) -> Iterator[tuple[int, float, bool]]:
         done = 0
@@ -69,8 +74,8 @@ class CausalLM(AnsweringLM):
 
     def _batches(self, laid: Iterable[Row], stem: int) -> Iterator[list[Row]]:
         """Rows of like length, as many as a pass may hold."""
-        tokens, held, numbers = self._room
-        most = numbers // self.model.get_output_embeddings().weight.shape[0]
+        tokens, held, _ = self._room
+        most = self._most_outputs
         batch: list[Row] = []
         longest = outputs = 0
         for row in sorted(laid, key=lambda row: len(row.ids), reverse=True):
@@ -85,48 +90,38 @@ class CausalLM(AnsweringLM):
             yield batch
 
     def _pass(self, stem: Stem, batch: list[Row]) -> list[tuple[int, float, bool]]:
-        """One forward pass of rows that are padded behind.
-
-        Raises Refusal where the model gives no numbers: they would be scored all the same.
-        """
+        """One forward pass of rows that are padded behind."""
         places, at, tokens, counts = _asked(batch)
-        logits = self._logits(stem, batch, places).float()
-        at, wanted = (torch.tensor(each, device=logits.device) for each in (at, tokens))
-        given, top = logits[at, wanted], logits.amax(-1)
-        highest = given == top[at]
-        ties = logits[at[highest]].argmax(-1)  # of equal ones the first is taken
-        highest[highest.clone()] = ties == wanted[highest]
-        sums = logits.sub_(top[:, None]).exp_().sum(-1)  # in place: as large as all the rest
-        given = given - top[at] - sums.log()[at]
-        if not torch.isfinite(given).all():
-            raise Refusal("non-finite", "the model's log-likelihoods are not finite")
-        totals = [part.sum().item() for part in given.double().cpu().split(counts)]
-        greedy = [bool(part.all()) for part in highest.cpu().split(counts)]
+        at, wanted = torch.tensor(at), torch.tensor(tokens)
+        given = torch.empty(len(at))
+        greedy = torch.empty(len(at), dtype=torch.bool)
+        first = 0
+        with closing(self._logits(stem, batch, places)) as parts_of_them:
+            for logits in parts_of_them:
+                here = ((at >= first) & (at < first + len(logits))).nonzero()[:, 0]
+                own = _foretold(logits.float(), at[here] - first, wanted[here])
+                given[here], greedy[here] = own
+                first += len(logits)
+        totals = [part.sum().item() for part in given.double().split(counts)]
+        likeliest = [bool(part.all()) for part in greedy.split(counts)]
         numbers = [number for row in batch for number, _, _ in row.scored]
-        return list(zip(numbers, totals, greedy, strict=True))
+        return list(zip(numbers, totals, likeliest, strict=True))
 
-    def _logits(self, stem: Stem, batch: list[Row], places: list[int]) -> torch.Tensor:
-        """The model's logits at places of the rows, these counted through: its output head gets
-        to see no other."""
+    def _logits(self, stem: Stem, batch: list[Row], places: list[int]) -> Iterator[torch.Tensor]:
+        """The model's logits at places of the rows, these counted through."""
         device, length = self.model.device, max(len(row.ids) for row in batch)
         ids = torch.tensor([row.ids + [0] * (length - len(row.ids)) for row in batch])
         depth = [row.depth + list(range(len(row.ids), length)) for row in batch]
-        chosen = torch.tensor(places, device=device)
-
-        def at_chosen(_, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-            return (given[0].flatten(0, 1)[chosen],)
-
-        with ExitStack() as hooked:
-            for part in parts(self.model):
-                head = part.get_output_embeddings()
-                hooked.enter_context(head.register_forward_pre_hook(at_chosen))
-            return self.model(
-                input_ids=ids.to(device),
-                attention_mask=mask(batch, stem.length, self.model.dtype, device),
-                position_ids=torch.tensor(depth, device=device) + stem.length,
-                past_key_values=stem.before(len(batch)),
-                use_cache=False,
-            ).logits
+        return heads.logits(
+            self.model,
+            torch.tensor(places, device=device),
+            self._most_outputs,
+            partial(stem.before, len(batch)),
+            input_ids=ids.to(device),
+            attention_mask=mask(batch, stem.length, self.model.dtype, device),
+            position_ids=torch.tensor(depth, device=device) + stem.length,
+            use_cache=False,
+        )
 
     def write(self, prompts: list[list[int]], new: int, stops: list[str], **settings) -> list[str]:
         return generation.written(self, prompts, new, stops, **settings)
@@ -135,6 +130,25 @@ class CausalLM(AnsweringLM):
         most, _, _ = self._room
         many = max(1, 8 * most // len(prompts[numbers[0]]))
         return (numbers[first : first + many] for first in range(0, len(numbers), many))
+
+
+def _foretold(
+    logits: torch.Tensor, at: torch.Tensor, wanted: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of tokens that rows of logits foretell: log-likelihoods, and whether each is the likeliest.
+
+    Raises Refusal where the model gives no numbers: they would be scored all the same.
+    """
+    at, wanted = at.to(logits.device), wanted.to(logits.device)
+    given, top = logits[at, wanted], logits.amax(-1)
+    highest = given == top[at]
+    ties = logits[at[highest]].argmax(-1)  # of equal ones the first is taken
+    highest[highest.clone()] = ties == wanted[highest]
+    sums = logits.sub_(top[:, None]).exp_().sum(-1)  # in place: as large as all the rest
+    given = given - top[at] - sums.log()[at]
+    if not torch.isfinite(given).all():
+        raise Refusal("non-finite", "the model's log-likelihoods are not finite")
+    return given.cpu(), highest.cpu()
 
 
 def _asked(batch: list[Row]) -> tuple[list[int], list[int], list[int], list[int]]:

@@ -33,6 +33,6 @@ class Remarks:
         ):
             self.counts[kind][request.task_name] += bool(met)
 
-    def of(self, tasks: list[str]) -> dict[str, int]:
-        """The four counts of some tasks together."""
-        return {kind: sum(self.counts[kind][task] for task in tasks) for kind in COUNTED}
+    def of(self, task: str) -> dict[str, int]:
+        """The four counts of a task."""
+        return {kind: self.counts[kind][task] for kind in COUNTED}

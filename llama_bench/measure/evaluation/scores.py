@@ -19,21 +19,18 @@ OF_CHOICES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
 def rows(answered: dict, tasks: dict, remarks: Remarks) -> list[dict]:
     """docs/protocol.md's `scores` from lm-eval's result dictionary, one per task and metric.
 
-    `tasks` are lm-eval's, by name; a name in the results that is none of them is a group."""
+    `tasks` are lm-eval's, by name; groups are put together of these rows (groups.py)."""
     found: list[dict] = []
     for name, metrics in answered["results"].items():
         about = {
             "task": name,
             "version": _text(answered["versions"].get(name)),
             "shots": answered["n-shot"].get(name),
-            **remarks.of([name] if name in tasks else _leaves(answered, name)),
+            **remarks.of(name),
         }
-        if name in tasks:
-            samples = answered["samples"].get(name, [])
-            made = _of_task(answered, name, metrics, tasks[name], samples)
-            made += _smooth(samples, tasks[name], remarks)
-        else:
-            made = _of_group(answered, name, metrics, found)
+        samples = answered["samples"].get(name, [])
+        made = _of_task(answered, name, metrics, tasks[name], samples)
+        made += _smooth(samples, tasks[name], remarks)
         found += [{**about, **row} for row in made]
     return found
 
@@ -72,39 +69,8 @@ def _smooth(samples: list[dict], task, remarks: Remarks) -> list[dict]:
     if task.OUTPUT_TYPE != "multiple_choice":
         return []
     made = choices.scores([item for _, item in items_of(samples, task, remarks)])
-    return [{**row, "filter": samples[0]["filter"]} for row in made]
-
-
-def _of_group(answered: dict, name: str, metrics: dict, found: list[dict]) -> list[dict]:
-    """A group's score is a mean of its tasks'; its error follows from theirs."""
-    leaves = _leaves(answered, name)
-    made = []
-    for metric, filtered, value in _scored(metrics):
-        parts = [
-            (row["value"], row["standard_error"], row["items"])
-            for row in found
-            if row["task"] in leaves and (row["metric"], row["filter"]) == (metric, filtered)
-        ]
-        made.append(
-            {
-                "metric": metric,
-                "filter": filtered,
-                "value": value if math.isfinite(value) else None,
-                "standard_error": standard_errors.of_weighted_means(value, parts),
-                "chance": None,
-                "higher_is_better": answered["higher_is_better"].get(name, {}).get(metric),
-                "items": sum(items for *_, items in parts) or metrics.get("sample_len"),
-            }
-        )
-    return made
-
-
-def _leaves(answered: dict, group: str) -> list[str]:
-    """The tasks of a group and of its groups."""
-    below = answered.get("group_subtasks", {}).get(group)
-    if below is None:
-        return [group]
-    return [leaf for child in below for leaf in _leaves(answered, child)]
+    own = samples[0]["metrics"]
+    return [{**row, "filter": samples[0]["filter"]} for row in made if row["metric"] not in own]
 
 
 def items_of(samples: list[dict], task, remarks: Remarks) -> list[tuple[dict, Item]]:

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from transformers import PreTrainedTokenizerBase
 
 from llama_bench.measure.evaluation.answering import AnsweringLM
+from llama_bench.measure.evaluation.loading import Found
 from llama_bench.measure.evaluation.packing import Scored
 from llama_bench.measure.probing.vllm_server import Server
 from llama_bench.records import Refusal
+from llama_bench.sections.generation import not_served
 from llama_bench.specs import EvaluateSpec
 
 AT_ONCE = 256  # prompts of one request; the server batches them as it sees fit
@@ -54,15 +56,20 @@ class ServedLM(AnsweringLM):
         return told
 
     def write(self, prompts: list[list[int]], new: int, stops: list[str], **settings) -> list[str]:
-        drawn = settings.get("do_sample", False)
+        """Raises ValueError for a setting that the server would leave undone."""
+        if lacking := not_served(settings):
+            raise ValueError(f"vllm does not do {', '.join(lacking)}; use engine: transformers")
+        drawn = settings.pop("do_sample", False)
         asked = {
             "prompt": prompts,
             "max_tokens": new,
             "stop": stops or None,
-            "temperature": settings.get("temperature", 1.0) if drawn else 0,
-            "top_p": settings.get("top_p", 1.0),
             "seed": self._seed,
+            **settings,
+            "temperature": settings.get("temperature", 1.0) if drawn else 0,
         }
+        if asked.get("top_k") == 0:  # all tokens, which its first releases said with -1 alone
+            asked["top_k"] = -1
         choices = self.server.ask(asked)["choices"]
         return [choice["text"] for choice in sorted(choices, key=lambda c: c["index"])]
 
@@ -70,12 +77,11 @@ class ServedLM(AnsweringLM):
         return (numbers[first : first + AT_ONCE] for first in range(0, len(numbers), AT_ONCE))
 
 
-def arguments(spec: EvaluateSpec, source: str, length: int) -> list[str]:
-    """Of the server: the asked weights in the asked precision."""
-    words = ["--model", source, "--served-model-name", "probed", "--dtype", spec.precision]
+def arguments(found: Found, precision: str, length: int, gpus: int) -> list[str]:
+    """Of the server: the asked weights in the asked precision, and never a pickle."""
+    words = ["--model", str(found.folder), "--served-model-name", "probed", "--dtype", precision]
+    words += ["--load-format", "safetensors"]
     words += ["--max-model-len", str(length), "--enable-prefix-caching"]
-    if spec.pretrained and spec.pretrained.repo:
-        words += ["--revision", spec.pretrained.revision]
-    if spec.pretrained and spec.pretrained.trust_remote_code:
-        words += ["--trust-remote-code"]
+    words += ["--tensor-parallel-size", str(gpus)] if gpus > 1 else []
+    words += ["--trust-remote-code"] if found.trusted else []
     return words

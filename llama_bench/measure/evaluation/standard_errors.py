@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
+from typing import Any
 
 import numpy as np
-from sacrebleu.metrics import BLEU, CHRF, TER
+
+from llama_bench import overlaps
 
 REPLICATES = 100  # a standard error is then known to 7 %
 SEED = 0
@@ -22,12 +25,6 @@ _LN2 = math.log(2)
 
 # metrics of lm-eval whose value is exp(-x) of a mean or ratio x of log-likelihoods
 _EXPONENTIAL = ("perplexity", "word_perplexity", "byte_perplexity")
-_OF_CORPORA = {
-    "bleu": BLEU,
-    "chrf": CHRF,
-    "chrf++": lambda: CHRF(word_order=2),
-    "ter": TER,
-}
 
 
 def of_metric(metric: str, value: float, values: list, aggregate: Callable | None) -> float | None:
@@ -38,7 +35,7 @@ def of_metric(metric: str, value: float, values: list, aggregate: Callable | Non
     error = _of_ratio(metric, value, values)
     if error is None:
         error = _of_mean(metric, value, values)
-    if error is None and metric in _OF_CORPORA:
+    if error is None and metric in overlaps.METRICS:
         error = _of_corpus(metric, values)
     if error is None and aggregate is not None:
         error = resampled(lambda drawn: aggregate([values[i] for i in drawn]), len(values))
@@ -95,20 +92,28 @@ def resampled(statistic: Callable[[np.ndarray], float], items: int) -> float | N
 
 def _of_corpus(metric: str, values: list) -> float | None:
     """BLEU, chrF and TER are functions of sums over segments: counting n-grams once is enough."""
-    references = [[v[0]] if isinstance(v[0], str) else list(v[0]) for v in values]
-    answers = [v[1] if isinstance(v[1], str) else v[1][0] for v in values]
-    scorer = _OF_CORPORA[metric]()
-    try:
-        counts = scorer._extract_corpus_statistics(answers, list(zip(*references, strict=True)))
-        counts = [np.asarray(row) for row in counts]
-        whole = scorer._aggregate_and_compute(counts).score
-    except (AttributeError, TypeError, ValueError):  # none of its promises: then the long way
+    counted = [of_item(metric, value) for value in values]
+    if None in counted:  # then the long way
         return None
-    if not math.isfinite(whole):
+    counts = np.array(counted)
+    return resampled(lambda drawn: overlaps.score(metric, counts[drawn].sum(0)), len(counts))
+
+
+def of_item(metric: str, value: Any) -> list[float] | None:
+    """What one item gives to the sums that a score is a function of: of a mean (value, 1), of bits
+    per byte and perplexities (log-likelihood, weight), of BLEU, chrF and TER their counts. None of
+    any other score."""
+    if isinstance(value, Real):
+        return [float(value), 1.0]
+    if not (isinstance(value, (tuple, list)) and len(value) == 2):
         return None
-    return resampled(
-        lambda drawn: scorer._aggregate_and_compute([counts[i] for i in drawn]).score, len(counts)
-    )
+    first, second = value
+    if metric in overlaps.METRICS:
+        references = [first] if isinstance(first, str) else list(first)
+        return overlaps.counts(metric, references, second if isinstance(second, str) else second[0])
+    if metric in ("bits_per_byte", *_EXPONENTIAL) and isinstance(first, Real):
+        return [float(first), float(second)]
+    return None
 
 
 def of_weighted_means(value: float, parts: list[tuple[float, float | None, int]]) -> float | None:

@@ -6,7 +6,8 @@ every difference is an end with a name: the members' and the tensor's.
 
 from __future__ import annotations
 
-from llama_bench.measure import held_out_loss, lineage
+from llama_bench import sources
+from llama_bench.measure import lineage
 from llama_bench.measure.fusing import weight_files
 from llama_bench.measure.fusing.averaging import DTYPES
 from llama_bench.measure.fusing.members import Member
@@ -35,12 +36,22 @@ def one_vocabulary(members: list[Member]) -> None:
         sizes = [each.config.get_text_config().vocab_size for each in (first, other)]
         if sizes[0] != sizes[1]:
             _refuse(first, other, f"their vocabularies have {sizes[0]} and {sizes[1]} ids")
-        if not held_out_loss.same_tokenizer(first.folder, other.folder):
+        if not sources.same_tokenizer(first.folder, other.folder):
             _refuse(first, other, "their tokenizers differ (tokenizer.json)")
 
 
-def one_shape(members: list[Member]) -> None:
-    """Raises Refusal where a tensor of one is not to be added to that of another."""
+def one_shape(members: list[Member], why: str = "") -> None:
+    """Raises Refusal where a tensor of one is not to be added to that of another; `why` that is
+    asked for, and what to do about it."""
+    try:
+        _one_shape(members)
+    except Refusal as refusal:
+        if not why:
+            raise
+        raise Refusal(refusal.status, f"{refusal} ({why})") from None
+
+
+def _one_shape(members: list[Member]) -> None:
     for each in members:
         if each.is_ensemble:
             reason = "is an ensemble of outputs, whose members' weights are no one model's"
@@ -96,4 +107,5 @@ def one_family(members: list[Member], allowed: bool) -> bool:
 
 
 def _refuse(first: Member, other: Member, why: str) -> None:
-    raise Refusal("refused", f"{first.name} and {other.name} cannot be fused: {why}")
+    names = f"fuse.<name>.members: {first.name} and {other.name}"
+    raise Refusal("refused", f"{names} cannot be fused: {why}")

@@ -6,10 +6,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import torch
+from transformers import PreTrainedModel
 
 from llama_bench.measure import held_out_loss
 from llama_bench.measure import model as models
-from llama_bench.measure.fusing import averaging
+from llama_bench.measure.fusing import averaging, weight_files
+from llama_bench.measure.fusing.averaging import DTYPES
 from llama_bench.measure.fusing.members import Member
 from llama_bench.measure.held_out_loss import HeldOut
 from llama_bench.records import Refusal
@@ -65,6 +68,11 @@ class Judge:
             self._judged[weights] = self._measured(weights, self._held.judging)
         return self._judged[weights]
 
+    def best(self) -> np.ndarray:
+        """As `losses`, of the member that loses least."""
+        alone = [self.alone(place) for place in range(len(self.members))]
+        return self.losses(min(alone, key=self.loss))
+
     def choosing_loss(self, weights: Weights) -> float:
         """Mean over the choosing windows, nats per token."""
         if weights not in self._chosen:
@@ -90,8 +98,52 @@ class Judge:
 
 def ask(folder: Path, windows: np.ndarray, trusted: bool = False) -> np.ndarray:
     """Losses of the model in a folder, in float32 on the fastest device there is."""
-    loaded = models.load(folder, trusted=trusted).to(models.device())
-    return held_out_loss.losses(loaded, windows)
+    return held_out_loss.losses(loaded_from(folder, trusted), windows)
+
+
+def loaded_from(folder: Path, trusted: bool = False) -> PreTrainedModel:
+    """Computes in float32, and holds its weights as they are stored."""
+    stored = {DTYPES.get(tensor.dtype) for tensor in weight_files.stored(folder).values()}
+    dtype = stored.pop() if len(stored) == 1 else torch.float32
+    small = dtype in (torch.float16, torch.bfloat16)
+    found = models.load(folder, dtype=dtype if small else torch.float32, trusted=trusted)
+    return widened(found.to(models.device())) if small else found.to(models.device())
+
+
+def widened(model: PreTrainedModel) -> PreTrainedModel:
+    """The same, but each part of it has its weights in float32 while it computes, and only then:
+    the numbers are those of the whole in float32, the memory is that of the stored weights and one
+    layer. A layer is one part, for what is in it may use each other's weights."""
+    layers = [
+        layer
+        for parts in model.modules()
+        if isinstance(parts, torch.nn.ModuleList)
+        for layer in parts
+    ]
+    inside = {module for layer in layers for module in layer.modules()}
+    outside = [each for each in model.modules() if each not in inside]
+    for part, deep in (*((each, True) for each in layers), *((each, False) for each in outside)):
+        weights = list(part.parameters(recurse=deep))
+        if weights:
+            _widen_while_it_runs(part, weights)
+    return model
+
+
+def _widen_while_it_runs(part: torch.nn.Module, weights: list[torch.nn.Parameter]) -> None:
+    held: list[torch.Tensor] = []
+
+    def widen(*_):
+        held.extend(weight.data for weight in weights)
+        for weight in weights:
+            weight.data = weight.data.float()
+
+    def narrow(*_):
+        for weight, stored in zip(weights, held, strict=True):
+            weight.data = stored
+        held.clear()
+
+    part.register_forward_pre_hook(widen)
+    part.register_forward_hook(narrow, always_call=True)
 
 
 def _recorded(member: Member, data: str, context: int) -> float | None:

@@ -36,10 +36,11 @@ class Member:
 
 
 def members_of(spec: FuseSpec, inputs: list[Path]) -> list[Member]:
-    """`inputs`: one per member in order, none for those on the Hub. Raises Refusal for what is no
-    model."""
-    sources = lineage.sources_of(spec.members, inputs)
-    return [_member(*pair) for pair in zip(spec.members, sources, strict=True)]
+    """With the control last, if there is one. `inputs`: one for each in order, none for those on
+    the Hub. Raises Refusal for what is no model."""
+    named = (*spec.members, *((spec.control,) if spec.control else ()))
+    sources = lineage.sources_of(named, inputs)
+    return [_member(*pair) for pair in zip(named, sources, strict=True)]
 
 
 def _member(named: Named, source: Path | None) -> Member:

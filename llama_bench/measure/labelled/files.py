@@ -17,6 +17,7 @@ from llama_bench.measure.labelled.example import Example
 from llama_bench.measure.questions import task_files
 from llama_bench.measure.questions.task_files import CHOICE, Metric
 
+UNSEEN = "unseen.parquet"
 _TEXT = pa.string()
 _EXAMPLES = {"document": _TEXT, "prompt": _TEXT, "answer": _TEXT, "label": pa.int32()}
 _DOCUMENTS = {"name": _TEXT, "text": _TEXT}
@@ -31,8 +32,14 @@ def write_part(path: Path, examples: list[Example], labels: list[str] | None) ->
     )
 
 
-def write_documents(path: Path, documents: Iterable[tuple[str, str]]) -> None:
-    _write(path, _DOCUMENTS, documents)
+def write_unseen(folder: Path, documents: Iterable[tuple[str, str]]) -> None:
+    _write(folder / UNSEEN, _DOCUMENTS, documents)
+
+
+def unseen(record: Path) -> set[str]:
+    """Names of the held-out documents that no example of an examples run's train or validation
+    part is from."""
+    return set(pq.ParquetFile(record.parent / UNSEEN).read(["name"])["name"].to_pylist())
 
 
 def _write(path: Path, columns: dict[str, pa.DataType], rows: Iterable[tuple]) -> None:
@@ -46,7 +53,8 @@ def write_task(
     folder: Path, name: str, description: str, tests: list[Example], labels: list[str] | None,
     until: str, longest: int,
 ) -> dict:  # fmt: skip
-    """The test part; written answers have `longest` bytes at most and end at `until`.
+    """The test part; written answers have `longest` bytes at most and end at `until`. A `target` is
+    what must be written; its `answer` is that with the blanks and the end that are trained on.
 
     Returns what the record says of the task. Chance is that of an even draw, or of the best
     constant answer.
@@ -71,4 +79,4 @@ def _row(example: Example, labels: list[str] | None) -> dict:
     asked = {"document": example.document, "context": example.prompt}
     if labels:
         return {**asked, "choices": labels, "label": labels.index(example.answer)}
-    return {**asked, "target": example.answer.strip()}
+    return {**asked, "target": example.answer.strip(), "answer": example.answer}

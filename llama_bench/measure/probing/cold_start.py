@@ -53,7 +53,8 @@ class Load:
         ]
         done = subprocess.run([*command, *self._words], capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"a cold start failed: {done.stderr.strip().splitlines()[-1:]}")
+            last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+            raise RuntimeError(f"a cold start ended with {done.returncode}: {last}")
         said = json.loads(done.stdout.splitlines()[-1])
         if "status" in said:
             raise Refusal(said["status"], said["reason"])
@@ -120,7 +121,7 @@ def _main(words: list[str]) -> dict[str, Any]:
     except Exception as error:
         if not memory.is_out_of_memory(error):
             raise
-        return {"status": "out-of-memory", "reason": str(error).strip().splitlines()[0]}
+        return {"status": "out-of-memory", "reason": models.first_line(error)}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ which it was. What the device does not tell is None.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import psutil
@@ -15,6 +14,7 @@ import torch
 
 from llama_bench import records
 from llama_bench.fields import UserError
+from llama_bench.measure.gpu import is_called
 from llama_bench.measure.probing import instruments
 
 
@@ -45,13 +45,6 @@ def _matching(names: list[str], asked: str) -> int:
         f"probe.device: {asked} is asked for, this machine has {', '.join(names)}; "
         "name one of them, or write cuda for the first"
     )
-
-
-def is_called(name: str, asked: str) -> bool:
-    """Whether the words asked for are whole words of the name, in any case: "H100" is in "NVIDIA
-    H100 PCIe", "A10" not in "NVIDIA A100"."""
-    words = r"[\s_-]+".join(map(re.escape, asked.split()))
-    return re.search(rf"(?<![A-Za-z0-9]){words}(?![A-Za-z0-9])", name, re.IGNORECASE) is not None
 
 
 def facts(device: torch.device) -> dict[str, Any]:

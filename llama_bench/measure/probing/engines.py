@@ -83,7 +83,9 @@ class Transformers:
         return phases.Sampling(self.model, batch)
 
     def clean(self) -> None:
-        """Forget what a cell left behind, also where it broke off."""
+        """Forget what a cell left behind, also where it broke off. Raises RuntimeError where a GPU
+        answers no more."""
+        devices.synchronize(self.model.device)
         self.model.zero_grad(set_to_none=True)
         if self._spec.engine == "static":
             torch.compiler.reset()

@@ -1,8 +1,8 @@
 """The device's own instruments: clock, temperature, power, and what else runs on it.
 
 An NVIDIA GPU tells through NVML (nvidia-ml-py, if it is installed); a Linux system tells the
-processor's clock in /sys, where the driver allows. Nothing here is estimated: what an instrument
-does not say, or what there is no instrument for, is None. Reading them takes up to some
+processor's clock and temperature in /sys, where drivers allow. Nothing here is estimated: what an
+instrument does not say, or what there is no instrument for, is None. Reading them takes up to some
 milliseconds, so it is done between what is timed.
 """
 
@@ -11,24 +11,35 @@ from __future__ import annotations
 import contextlib
 import os
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from llama_bench.measure.probing import energy
 
 _CLOCKS = "/sys/devices/system/cpu"
+# drivers whose sensors are a processor's: Intel's, AMD's, those of boards with one chip
+_PROCESSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "soc_thermal")
+_SENSORS = getattr(psutil, "sensors_temperatures", dict)  # not on every system
 _SM, _MEMORY, _CHIP = 1, 2, 0  # NVML's numbers for clocks and for the sensor of temperature
 
 
 class HostInstruments:
-    """A CPU: the mean clock of its cores, and RAPL's energy counters. It has no own processes to
-    count; the load of others is timing's to see."""
+    """A CPU: the mean clock of its cores, the hottest of its sensors, and RAPL's energy counters.
+    It has no own processes to count; the load of others is timing's to see."""
 
-    def __init__(self, clocks: Path = Path(_CLOCKS), counters: Path = Path(energy.RAPL)):
+    def __init__(
+        self,
+        clocks: Path = Path(_CLOCKS),
+        counters: Path = Path(energy.RAPL),
+        sensors: Callable[[], dict[str, list]] = _SENSORS,
+    ):
         self._clocks = sorted(clocks.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
         self._highest = sorted(clocks.glob("cpu[0-9]*/cpufreq/cpuinfo_max_freq"))
+        self._sensors = sensors if _hottest(sensors()) is not None else dict
         self.energy = energy.of_host(counters)
 
     def facts(self) -> dict[str, Any]:
@@ -37,8 +48,11 @@ class HostInstruments:
         return {**limit, "clock_hertz": highest, "memory_clock_hertz": None}
 
     def read(self) -> dict[str, float | None]:
-        clock = _mean_kilohertz(self._clocks)
-        return {"clock_hertz": clock, "temperature_celsius": None, "power_watts": None}
+        return {
+            "clock_hertz": _mean_kilohertz(self._clocks),
+            "temperature_celsius": _hottest(self._sensors()),
+            "power_watts": None,
+        }
 
     def processes(self) -> set[int] | None:
         return None
@@ -51,6 +65,12 @@ def _mean_kilohertz(paths: list[Path]) -> float | None:
         with contextlib.suppress(OSError, ValueError):
             found.append(1000.0 * int(path.read_text()))
     return statistics.mean(found) if found else None
+
+
+def _hottest(sensors: dict[str, list]) -> float | None:
+    """Of a processor's own, in degrees Celsius; other sensors are of boards and disks."""
+    found = [each.current for name in _PROCESSORS for each in sensors.get(name, ())]
+    return max(found, default=None)
 
 
 class GpuInstruments:

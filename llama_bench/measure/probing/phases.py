@@ -14,6 +14,8 @@ from transformers import Cache, DynamicCache, LlamaForCausalLM, PreTrainedModel
 
 from llama_bench.measure.training.objective import Objective
 
+FILL_TOKENS = 2048  # of all sequences together in one pass: a GPU is full, activations are small
+
 
 class Prefill:
     """One forward pass over batch x context tokens that fills a key-value cache."""
@@ -47,8 +49,7 @@ class Decode:
         self.tokens = batch * self.steps
         self.filled = context - self.steps
         self.cache = DynamicCache()
-        if self.filled:
-            forward(self.model, random_tokens(model, batch, self.filled), self.cache)
+        fill(self.model, random_tokens(model, batch, self.filled), self.cache)
         self.ids = random_tokens(model, batch, self.steps).split(1, dim=1)
 
     def prepare(self) -> None:
@@ -139,6 +140,13 @@ def forward(model: PreTrainedModel, ids: torch.Tensor, cache: Cache) -> torch.Te
     """Tokens of shape (batch, new) after those in the cache, which grows by them; the logits of
     the last."""
     return model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+
+
+def fill(model: PreTrainedModel, ids: torch.Tensor, cache: Cache) -> None:
+    """Tokens of shape (batch, new) into the cache, some columns at a time: in one pass the
+    activations would be prefill's, and it, not decode, would say what fits."""
+    for part in ids.split(max(1, FILL_TOKENS // len(ids)), dim=1) if ids.numel() else ():
+        forward(model, part, cache)
 
 
 def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:

@@ -131,6 +131,8 @@ def obtain(
 
 def loaded(spec: ProbeSpec, folder: Path | None, dtype: torch.dtype) -> PreTrainedModel:
     """The weights of a folder, or else of the Hub's repository."""
-    if folder is not None:
-        return models.load(folder, None, dtype, _trusted(spec))
-    return models.load(spec.pretrained.repo, spec.pretrained.revision, dtype, _trusted(spec))
+    trusted, called = _trusted(spec), None
+    if folder is None:
+        called, revision = spec.pretrained.repo, spec.pretrained.revision
+        folder = models.fetched(called, revision, trusted)
+    return models.load(folder, dtype, trusted, called)

@@ -15,6 +15,8 @@ import time
 import torch
 from transformers import PreTrainedModel, StaticCache
 
+from llama_bench.measure import memory
+from llama_bench.measure import model as models
 from llama_bench.measure.probing import devices, phases
 from llama_bench.records import Refusal
 
@@ -34,7 +36,8 @@ class Prefill(phases.Prefill):
 
 class Decode(phases.Decode):
     """The eager one's window of steps, each of them compiled. `compile_seconds` is the first
-    step's time. Without `compiled` the steps stay eager: memory is the same."""
+    step's time; `cudagraph_skips`, None on a CPU, how often torch gave up a graph and started the
+    operations one by one. Without `compiled` the steps stay eager: memory is the same."""
 
     def __init__(self, model: PreTrainedModel, batch: int, context: int, compiled: bool = True):
         self.model = model.eval()
@@ -43,14 +46,14 @@ class Decode(phases.Decode):
         self.filled = context - self.steps
         self.ids = phases.random_tokens(model, batch, self.steps).split(1, dim=1)
         self.cache = _started(model, batch, context)
-        if self.filled:
-            phases.forward(model, phases.random_tokens(model, batch, self.filled), self.cache)
-        self.compile_seconds = None
+        phases.fill(model, phases.random_tokens(model, batch, self.filled), self.cache)
+        self.compile_seconds = self.cudagraph_skips = None
         self._call = self._compiled() if compiled else model
 
     def _compiled(self):
         torch.compiler.reset()  # shapes are exact: another cell is another program
         graphs = "reduce-overhead" if self.model.device.type == "cuda" else None
+        skipped = _cudagraph_skips()
         self._call = torch.compile(self.model, mode=graphs, fullgraph=True, dynamic=False)
         taken = []
         for _ in range(SETTLING_STEPS):
@@ -59,11 +62,14 @@ class Decode(phases.Decode):
             try:
                 self._step(self.ids[0])
             except torch._dynamo.exc.TorchDynamoException as error:
-                first = str(error).strip().splitlines()[0]
+                if memory.is_out_of_memory(error):
+                    raise
+                first = models.first_line(getattr(error, "inner_exception", error))
                 raise Refusal("refused", f"the step cannot be compiled: {first}") from error
             devices.synchronize(self.model.device)
             taken.append(time.perf_counter() - began)
         self.compile_seconds = taken[0]
+        self.cudagraph_skips = _cudagraph_skips() - skipped if graphs else None
         return self._call
 
     def prepare(self) -> None:
@@ -90,12 +96,21 @@ def refuses(device: torch.device) -> str | None:
 
 
 def _started(model: PreTrainedModel, batch: int, context: int) -> StaticCache:
-    """An empty cache whose memory is there already."""
+    """An empty cache whose memory is there already. Raises Refusal where layers attend to a window
+    alone: they hold less, roll over at its end, and cannot be cut back."""
     cache = StaticCache(config=model.config, max_cache_len=context)
+    if any(cache.is_sliding):
+        raise Refusal(
+            "refused", "a static cache is probed of full attention, not of sliding windows"
+        )
     with torch.no_grad():
         model(phases.random_tokens(model, batch, 1), past_key_values=cache, logits_to_keep=1)
     _cut(cache, 0)
     return cache
+
+
+def _cudagraph_skips() -> int:
+    return torch._dynamo.utils.counters["inductor"]["cudagraph_skips"]
 
 
 def _cut(cache: StaticCache, tokens: int) -> None:

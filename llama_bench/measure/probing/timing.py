@@ -47,8 +47,15 @@ class Kept:
     the rounds lie apart says more of the next probe than how far single repeats do.
     """
 
-    def __init__(self, device: torch.device, instruments: HostInstruments | GpuInstruments):
+    def __init__(
+        self,
+        device: torch.device,
+        instruments: HostInstruments | GpuInstruments,
+        neighbours: Callable[[], int | None] = lambda: None,
+    ):
         self._device, self._instruments = device, instruments
+        self._neighbours = neighbours
+        self.other_processes: int | None = None  # the most that were there after a round
         self._warm: list[float] = []
         self._rounds: list[list[float]] = []
         self._readings: list[dict[str, Any]] = []
@@ -73,6 +80,9 @@ class Kept:
                 kept.append(elapsed)
                 self._readings.append(reading)
         self._rounds.append(kept)
+        seen = self._neighbours()
+        if seen is not None:
+            self.other_processes = max(seen, self.other_processes or 0)
 
     def found(self) -> dict[str, Any]:
         """`warmup_variation` is the coefficient of variation that the warm-up ended with, None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama_bench.measure.probing.devices import is_called
+from llama_bench.measure.gpu import is_called
 
 _H100 = "NVIDIA H100 Tensor Core GPU Datasheet"
 _H200 = "NVIDIA H200 Tensor Core GPU Datasheet"

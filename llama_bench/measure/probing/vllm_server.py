@@ -130,20 +130,26 @@ class Server:
         _exact(content.get("usage"), prompts, tokens)
         return ended - began
 
-    def stream(self, prompts: list[list[int]], tokens: int) -> float:
-        """Seconds from when every prompt has its first new token until all have `tokens`."""
-        waiting, first, usage = set(range(len(prompts))), None, None
+    def stream(self, prompts: list[list[int]], tokens: int) -> float | None:
+        """Seconds from when every prompt has its first new token until all have `tokens`. None
+        where a prompt's first event held more than one: a server that has fallen behind merges
+        them, and when the first was there is not to be told."""
+        waiting, merged, first, usage = set(range(len(prompts))), False, None, None
         with self._answer(prompts, tokens, stream=True) as answer:
             for event in _events(answer):
-                waiting -= {choice["index"] for choice in event.get("choices", ())}
                 now = time.perf_counter()
+                new = {choice["index"] for choice in event.get("choices", ())}
+                if not new:
+                    usage = event.get("usage") or usage
+                    continue
+                if new & waiting and _tokens_so_far(event) > 1:
+                    merged = True
+                waiting -= new
                 if not waiting and first is None:
                     first = now
-                if event.get("choices"):
-                    last = now
-                usage = event.get("usage") or usage
+                last = now
         _exact(usage, prompts, tokens)
-        return last - first
+        return None if merged else last - first
 
     @contextlib.contextmanager
     def _answer(self, prompts: list[list[int]], tokens: int, stream: bool):
@@ -157,7 +163,7 @@ class Server:
             "stream": stream,
         }
         if stream:
-            asked["stream_options"] = {"include_usage": True}
+            asked["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
         with self._posted(asked) as answer:
             yield answer
 
@@ -205,6 +211,15 @@ def _events(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
             if content == b"[DONE]":
                 return
             yield json.loads(content)
+
+
+def _tokens_so_far(event: dict[str, Any]) -> int:
+    """That its sequence has; the server's own count."""
+    try:
+        return event["usage"]["completion_tokens"]
+    except (KeyError, TypeError):
+        reason = "vllm does not count the tokens of an event (continuous_usage_stats): install 0.6"
+        raise Refusal("refused", f"{reason} or newer") from None
 
 
 def _exact(usage: dict[str, int] | None, prompts: list[list[int]], tokens: int) -> None:

@@ -2,7 +2,9 @@
 
 Warstadt et al. 2020 (arXiv 1912.00582): a model that knows the grammar finds the grammatical one of
 two sentences likelier, when they differ in one place. Here Python's own parser is the judge: the
-good snippet parses, the broken one does not. What was broken is kept as the item's `construction`.
+good snippet parses, the broken one does not. Its grammar changes with its version (that of
+f-strings in 3.12), so the version is in the tasks' spec. What was broken is kept as the item's
+`construction`.
 """
 
 from __future__ import annotations

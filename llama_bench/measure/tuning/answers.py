@@ -29,6 +29,8 @@ PARTS = ("train", "validation", "test")
 TOO_LONG = "longer than the context"
 _UNCUT = 2**40  # a window that no example fills
 
+LeftOut = dict[str, dict[str, int]]  # part -> reason -> examples
+
 
 @dataclass(frozen=True)
 class Example:
@@ -86,18 +88,18 @@ class Part:
         return (self.batch(order.step(step)) for step in steps)
 
 
-def read(spec: FinetuneSpec, folder: Path, task: str, tokenizer) -> tuple[dict[str, Part], dict]:
-    """The parts of an examples run, and how many examples of them were left out for which reason.
+def read(spec: FinetuneSpec, folder: Path, task: str, tokenizer) -> tuple[dict[str, Part], LeftOut]:
+    """The parts of an examples run, and how many examples of each were left out for which reason.
 
     Raises Refusal where a part has none left.
     """
     encoding = Encoding(tokenizer, _UNCUT)
     rows = {name: _labelled(folder / f"{name}.parquet") for name in PARTS[:2]}
-    rows["test"] = _test(folder / "tasks" / f"{task}.jsonl", like=rows["train"][0][1])
+    rows["test"] = _test(folder / "tasks" / f"{task}.jsonl")
     if spec.fraction is not None:
         rows["train"] = rows["train"][: math.ceil(spec.fraction * len(rows["train"]))]
-    left_out: Counter = Counter()
-    parts = {name: Part(_encoded(spec, rows[name], encoding, left_out)) for name in PARTS}
+    left_out: dict[str, Counter[str]] = {name: Counter() for name in PARTS}
+    parts = {name: Part(_encoded(spec, rows[name], encoding, left_out[name])) for name in PARTS}
     for name, part in parts.items():
         if not len(part):
             reason = f"none of the {len(rows[name])} {name} examples fits {spec.context} tokens"
@@ -106,7 +108,16 @@ def read(spec: FinetuneSpec, folder: Path, task: str, tokenizer) -> tuple[dict[s
                 f"{reason}; shorten them, or raise finetune.<name>.context (of models trained here "
                 "with train.context)",
             )
-    return parts, dict(left_out)
+    return parts, {name: dict(counts) for name, counts in left_out.items() if counts}
+
+
+def absent_labels(parts: dict[str, Part], choices: list[str] | None) -> dict[str, list[str]] | None:
+    """Labels that no example of train has, and those that none of validation has: the test part
+    asks for them all the same. None where answers are written."""
+    if not choices:
+        return None
+    held = {name: set(parts[name].answers) for name in PARTS[:2]}
+    return {name: [each for each in choices if each not in held[name]] for name in PARTS[:2]}
 
 
 def _labelled(path: Path) -> list[tuple[str, str]]:
@@ -114,17 +125,13 @@ def _labelled(path: Path) -> list[tuple[str, str]]:
     return list(zip(table["prompt"], table["answer"], strict=True))
 
 
-def _test(path: Path, like: str) -> list[tuple[str, str]]:
-    """The rows that lm-eval reads. A written answer lacks the blank before it and the end at which
-    writing stops, there: both are those of the answers that are trained on, one of them `like`."""
-    before = like[: len(like) - len(like.lstrip())]
-    end = like[len(like.rstrip()) :]
-    found = []
-    for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
-        written = "choices" not in row
-        answer = before + row["target"] + end if written else row["choices"][row["label"]]
-        found.append((row["context"], answer))
-    return found
+def _test(path: Path) -> list[tuple[str, str]]:
+    """The rows that lm-eval reads, their answers as those that are trained on."""
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [
+        (row["context"], row["choices"][row["label"]] if "choices" in row else row["answer"])
+        for row in rows
+    ]
 
 
 def _encoded(spec: FinetuneSpec, rows: list, encoding: Encoding, left_out: Counter):

@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from llama_bench.measure import held_out_loss
+from llama_bench.measure.labelled.files import UNSEEN
 from llama_bench.measure.training.engine import Engine
 from llama_bench.measure.tuning.answers import Part
-
-UNSEEN = "unseen.parquet"
 
 
 class Unseen:
