@@ -127,6 +127,7 @@ class Evaluations:
             include=suite.include_digest,
             shots=suite.shots,
             limit=suite.limit,
+            batch=suite.batch,
             prompts=tuple(asked.prompts) or None,
             prompt_tokens=asked.prompt_tokens if asked.prompts else None,
             chat_template=suite.chat_template or None,

@@ -37,6 +37,8 @@ class Suite(Base):
     """Examples before every question; left out, as many as the task says."""
     limit: Count | None = Field(None, gt=0)
     """Items of each task; left out, all."""
+    batch: Count | None = Field(None, gt=0)
+    """Rows of a pass at most; left out, as many as fit."""
     chat_template: bool = False
     """Ask in the form that a model was tuned to."""
     versions: dict[str, str | int | float] = {}

@@ -19,7 +19,7 @@ class EvaluateSpec(Spec):
     files (their paths are inputs). `state` asks the trunk as the training left it, or its averaged
     weights, instead of the checkpoint. `bos: stock` charges what lm-eval's own model charges.
     `generation` replaces the tasks' own generation settings. `quantization` is of the weights
-    alone.
+    alone; `batch` is the most rows of a pass, which moves numbers by rounding.
     """
 
     verb: ClassVar[str] = "evaluate"
@@ -44,6 +44,7 @@ class EvaluateSpec(Spec):
     finetune: str | None = None
     fuse: str | None = None
     examples: tuple[str, ...] | None = None
+    batch: Count | None = None
 
     @property
     def run(self) -> str | None:

@@ -18,6 +18,7 @@ from pages_on_paper import drawn, page, tabled
 from pyarrow import parquet
 from study_on_paper import Paper, shape_of_size
 
+from llama_bench import overlaps
 from llama_bench.derive.figures import drawing, finetuning
 from llama_bench.derive.tables import study_tables
 from llama_bench.derive.words import finetune_table, finetunetext, finetunings, measured
@@ -163,6 +164,40 @@ def test_a_score_of_all_items_together_has_a_wide_error_and_no_test(study):
     assert partly["test"].isna().all() and partly["p_adjusted"].isna().all()
     assert partly["standard_error"].to_numpy() == pytest.approx(math.hypot(2, 2))
     assert partly["difference"].to_numpy() == pytest.approx(100 * exact["difference"].to_numpy())
+
+
+def test_written_answers_are_compared_by_what_they_share_with_the_right_one(tmp_path):
+    """chrF of a model that has every second letter right, against one that has every fourth."""
+    paper = tuned(tmp_path, "docstring", {"50k": 50_000}, zero=False, fractions=(1.0,))
+    for run, right in (("50k-docstring-1-full-s0-eval", 2), ("50k-docstring-before-eval", 4)):
+        folder = tmp_path / "runs/evaluate" / run
+        rows = parquet.read_table(folder / "items.parquet").to_pylist()
+        for place, row in enumerate(rows):
+            answer = f"Return the {place} of it."
+            written = "".join(c if at % right == 0 else "x" for at, c in enumerate(answer))
+            sums = overlaps.counts("chrf", [answer], written)
+            row["statistics"].append({"metric": "chrf", "sums": sums})
+        parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "items.parquet")
+        record = json.loads((folder / "record.json").read_text())
+        for score in record["result"]["scores"]:
+            if score["metric"] == "chrf":
+                total = np.sum([row["statistics"][-1]["sums"] for row in rows], axis=0)
+                score["value"] = overlaps.score("chrf", total)
+        (folder / "record.json").write_text(json.dumps(record))
+    gains = tabled(paper)["gains"].set_index("metric")
+    row = gains.loc["chrf"]
+    assert (row["test"], row["items"]) == ("randomization", ITEMS)
+    assert row["difference"] == pytest.approx(row["value"] - row["against_value"])
+    assert row["difference"] > 5 and row["p_adjusted"] < 0.01 and row["standard_error"] < 2
+
+
+def test_where_nothing_is_exactly_right_what_is_right_in_part_is_told():
+    rows = [("exact_match", 0.0), ("chrf", 3.0), ("exact_match", 0.0), ("chrf", 0.0)]
+    scores = pandas.DataFrame(rows, columns=["metric", "value"])
+    assert finetunings._main(scores, "exact_match") == "chrf"
+    scores.loc[0, "value"] = 0.1
+    assert finetunings._main(scores, "exact_match") == "exact_match"
+    assert finetunings._main(scores[:0], "exact_match") == "exact_match"
 
 
 def test_the_study_s_own_ladder_does_not_change_by_fine_tuning(study, tmp_path):

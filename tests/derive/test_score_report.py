@@ -18,7 +18,7 @@ from test_report import reported
 from llama_bench.derive import fit
 from llama_bench.derive.judging import paired
 from llama_bench.derive.tables import evaluated, screen, study_tables
-from llama_bench.derive.words import answertext, noisetext, scoreledgertext, scores
+from llama_bench.derive.words import answertext, noisetext, sampletext, scoreledgertext, scores
 from llama_bench.fields import UserError
 from llama_bench.study import load
 
@@ -479,6 +479,13 @@ def test_greedy_and_drawn_texts_stand_side_by_side(tmp_path):
     ]
     assert places == sorted(places)
     assert text.count('<div class="ways">') == 2
+
+
+def test_many_empty_lines_are_told_by_their_number():
+    rows = {"model": "50k", "budget": 8e5, "size": 5e4, "way": ["greedy"]}
+    row = pandas.DataFrame(rows | {"text": [":\n\n\n    a" + "\n" * 30 + "b"]})
+    (text,) = sampletext._model(row, ["greedy"])["texts"]
+    assert text == ":\n\n\n    a\n⏎ × 30\nb"
 
 
 # the law of scores

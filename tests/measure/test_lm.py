@@ -14,7 +14,7 @@ from tiny_llama import CONTEXT, adapter, checkpoint
 from llama_bench.measure.evaluation import generation
 from llama_bench.measure.evaluation.generation import merged
 from llama_bench.measure.evaluation.halving import in_halves
-from llama_bench.measure.evaluation.lm import PASS
+from llama_bench.measure.evaluation.lm import PASS, CausalLM
 from llama_bench.records import Refusal
 
 
@@ -181,6 +181,22 @@ def test_a_pass_that_does_not_fit_is_halved_and_nothing_is_lost(local):
     texts = [(f"x{n} = {n}\n" * 50,) for n in range(40)]
     free = adapter(local).loglikelihood_rolling(ask("loglikelihood_rolling", *texts))
     assert answers == pytest.approx(free, rel=1e-5)
+
+
+def test_a_batch_of_ones_own_bounds_every_pass_and_gives_the_same(lm, local, monkeypatch):
+    passes, taken = [], CausalLM._pass
+    monkeypatch.setattr(
+        CausalLM, "_pass", lambda self, *given: passes.append(len(given[1])) or taken(self, *given)
+    )
+    asked = ask("loglikelihood", *PAIRS)
+    together = [value for value, _ in lm.loglikelihood(asked)]
+    assert max(passes) > 1
+    passes.clear()
+    bound = adapter(local)
+    bound.most_rows = 1
+    assert [value for value, _ in bound.loglikelihood(asked)] == pytest.approx(together, rel=1e-5)
+    assert set(passes) == {1}
+    assert [len(part) for part in bound.prompt_batches([0, 1], [[1, 2], [1, 2]])] == [1, 1]
 
 
 def test_the_output_head_sees_a_few_places_at_once_and_gives_the_same(local, monkeypatch):

@@ -1,10 +1,10 @@
 """What fine-tuning gave: each fine-tuned model's scores less those of two others on the same items.
 
 `before` is the base that it began with, on the same task; `from zero` the same shape with random
-weights, fine-tuned on the same examples. Where every item has a value of its own (right or wrong,
-the probability of the right answer) the two are compared item by item (judging/paired.py). A score
-that only all items together have (F1 over classes, chrF) has the standard error of two independent
-scores, which is too wide, because both are of the same items; it is not tested.
+weights, fine-tuned on the same examples. Where a score follows from sums over items (of right
+answers, of matched n-grams) the two are compared on the same items (judging/paired_sums.py). Any
+other (F1 over classes) has the standard error of two independent scores, which is too wide, because
+both are of the same items; it is not tested.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from llama_bench.derive.entry import Entry
-from llama_bench.derive.judging import paired
+from llama_bench.derive.judging import paired, paired_sums
 from llama_bench.derive.tables import pairs, study_tables
 from llama_bench.derive.tables.study_tables import Row
 
@@ -68,7 +68,7 @@ def read_once() -> Callable[[Entry], pairs.Values]:
 
     def of_items(entry: Entry) -> pairs.Values:
         if entry.id not in items:
-            items[entry.id] = pairs.of_items(entry)
+            items[entry.id] = pairs.statistics(entry)
         return items[entry.id]
 
     return of_items
@@ -88,7 +88,7 @@ def compared(entry: Entry, other: Entry, of_items) -> Iterator[tuple[dict, dict,
     for key in mine:
         if key in its and None not in (mine[key]["value"], its[key]["value"]):
             both = [of_items(each).get(key) for each in (entry, other)]
-            difference = _paired(*both)
+            difference = _paired(key[2], *both)
             if difference is None and _same_items(mine[key], its[key]):
                 difference = _unpaired(mine[key], its[key])
             if difference:
@@ -105,27 +105,24 @@ def _scores(entry: Entry) -> dict[tuple, dict[str, Any]]:
     return {(row["task"], row["filter"], row["metric"]): row for row in rows}
 
 
-def _paired(mine, its) -> dict[str, Any] | None:
+def _paired(metric: str, mine, its) -> dict[str, Any] | None:
     """The difference on the items that both have, and `against` if the other has more of them;
-    None where a metric has no value of one item. One that learned from held-out documents is not
-    asked about those, and the numbers of its items are others."""
+    None where a score does not follow from its items. One that learned from held-out documents is
+    not asked about those, and the numbers of its items are others."""
     if mine is None or its is None:
         return None
     if not mine.index.equals(its.index):
         by_content = mine.droplevel("doc_id"), its.droplevel("doc_id")
         if all(each.index.is_unique for each in by_content):
             mine, its = by_content
-    both = mine.merge(its, left_index=True, right_index=True, suffixes=("", "_against"))
-    both = both[both["weight"] == both["weight_against"]].sort_index()
-    if not len(both):
+    first, second = pairs.of_both(mine, its)
+    if not len(first):
         return None
-    columns = [both[name].to_numpy(float) for name in ("value", "value_against", "weight")]
-    value, against, weight = columns
-    made = paired.compared(value, against, weight)
+    made = paired_sums.compared(metric, first, second)
     found = {name: getattr(made, name) for name in ("items", "difference", "standard_error")}
     found |= {"test": made.test, "p": made.p}
-    if len(both) < len(its):
-        found["against"] = float(against.sum() / weight.sum())
+    if len(first) < len(its):
+        found["against"] = paired_sums.score(metric, second.sum(0))
     return found | {"only_after": made.only_first, "only_against": made.only_second}
 
 

@@ -26,8 +26,7 @@ SMOOTH = "gold_probability"
 _BESIDE = (SMOOTH, main_metric.TASK_LOSS, "perplexity")
 _ITEM = ["doc_id", "doc_hash"]
 
-# (task, filter, metric) -> a frame by item: its statistics (judging/paired_sums.py), or of a score
-# that is sum(value) / sum(weight) the columns value and weight
+# (task, filter, metric) -> a frame by item: its statistics (judging/paired_sums.py)
 Values = dict[tuple[str, str, str], Any]
 
 
@@ -40,7 +39,7 @@ def rows(entries: list[Entry]) -> Iterator[tuple[str, dict[str, Any]]]:
         for task, about in entry.record.result["tasks"].items()
     }
     for (suite, _), models in sorted(_models(entries).items(), key=str):
-        values = {model: _mean([_statistics(entry) for entry in runs]) for model, runs in models}
+        values = {model: _mean([statistics(entry) for entry in runs]) for model, runs in models}
         main = _main_metrics([entry for _, runs in models for entry in runs], own)
         keys = dict.fromkeys(key for model, _ in models for key in values[model])
         for key in sorted(keys):
@@ -117,13 +116,19 @@ def _compared(task: tuple, models: list, values: dict[str, Values]) -> Iterator[
 
 
 def _difference(metric: str, mine, its) -> paired.Comparison | None:
-    """On the items that both have, of the same weight; None without any."""
+    """On the items that both have; None without any."""
+    first, second = of_both(mine, its)
+    return paired_sums.compared(metric, first, second) if len(first) else None
+
+
+def of_both(mine, its) -> tuple[np.ndarray, np.ndarray]:
+    """The statistics, (n, k) each, of the items that both have, with the same weight."""
     both = mine.index.intersection(its.index).sort_values()
     first, second = (frame.loc[both].to_numpy(float) for frame in (mine, its))
     if first.shape[1] == 2:
         same = first[:, 1] == second[:, 1]
         first, second = first[same], second[same]
-    return paired_sums.compared(metric, first, second) if len(first) else None
+    return first, second
 
 
 def _mean(found: list[Values]) -> Values:
@@ -138,19 +143,9 @@ def _mean(found: list[Values]) -> Values:
     return mean
 
 
-def of_items(entry: Entry) -> Values:
-    """Every item's value and weight, of every metric whose score is sum(value) / sum(weight); empty
-    where the items are not kept."""
-    found: Values = {}
-    for key, frame in _statistics(entry).items():
-        if paired_sums.is_ratio(key[2]):
-            value, weight = paired_sums.parts(key[2], frame.to_numpy(float))
-            found[key] = frame.assign(value=value, weight=weight)[["value", "weight"]]
-    return found
-
-
-def _statistics(entry: Entry) -> Values:
-    """Every item's statistics, of every metric whose score follows from them."""
+def statistics(entry: Entry) -> Values:
+    """Every item's statistics, of every metric whose score follows from them; empty where the items
+    are not kept."""
     path = entry.folder / "items.parquet"
     if not path.exists():
         return {}

@@ -75,11 +75,13 @@ def _gained(tuning: Tuning, method: str, outcomes: list[Outcome]) -> Iterator[st
 
 
 def _in_part(tables, tuning: Tuning) -> Iterator[str]:
+    """The same by a score that counts answers right in part; or that none is right as a whole."""
     partly = finetunings.in_part(tables, tuning)
-    if partly:
-        for method, outcomes in partly.by_method.items():
-            for text in _gained(partly, method, outcomes):
-                yield f"{text} (Not paired: errors are too wide.)"
+    for method, outcomes in partly.by_method.items() if partly else ():
+        yield from _gained(partly, method, outcomes)
+    mine = tables["scores"][tables["scores"]["suite"] == tuning.name]
+    if tuning.metric != "exact_match" and (mine["metric"] == "exact_match").any():
+        yield "No model, before or after, writes an answer that matches exactly."
 
 
 def _verdict(differences: list[Number], than: str) -> str:

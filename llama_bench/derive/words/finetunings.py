@@ -166,7 +166,7 @@ def _tuning(tables, name: str, metric: str | None = None) -> Tuning:
     scores = tables["scores"]
     scores = scores[(scores["suite"] == name) & (scores["task"] == task)].dropna(subset=["value"])
     own = dict(zip(parts["task"], parts["metric"], strict=True)).get(task)
-    metric = metric or (main_metric.of(scores["metric"], own) if len(scores) else own)
+    metric = metric or _main(scores, own)
     compared = tables["gains"]
     compared = compared[(compared["finetune"] == name) & (compared["suite"] == name)]
     mine = (scores[scores["metric"] == metric], compared[compared["metric"] == metric])
@@ -174,6 +174,16 @@ def _tuning(tables, name: str, metric: str | None = None) -> Tuning:
     keys = ["parameters_without_embeddings", "model", "method", "fraction"]
     outcomes = [_outcome(*key, rows, *mine) for key, rows in runs[~zero].groupby(keys)]
     return Tuning(name, task, metric, parts, tuple(outcomes), runs[zero])
+
+
+def _main(scores, own: str | None) -> str | None:
+    """The task's own, or what counts answers right in part where none is exactly right."""
+    if not len(scores):
+        return own
+    main = main_metric.of(scores["metric"], own)
+    if main == "exact_match" and not scores.loc[scores["metric"] == main, "value"].any():
+        return companion(scores["metric"], main) or main
+    return main
 
 
 def _largest(runs):

@@ -3,9 +3,12 @@ of decoding (greedy, drawn) side by side."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from llama_bench.derive.words import show
+
+_EMPTY_LINES = re.compile(r"\n{4,}")
 
 
 def told(tables) -> list[dict[str, Any]]:
@@ -39,5 +42,10 @@ def _model(rows, ways: list[str]) -> dict[str, Any]:
         "model": row["model"],
         "about": f"{show.short(row['size'])} parameters, "
         + ("trained elsewhere" if show.absent(row["budget"]) else trained),
-        "texts": [None if show.absent(text.get(way)) else text[way] for way in ways],
+        "texts": [None if show.absent(text.get(way)) else _shown(text[way]) for way in ways],
     }
+
+
+def _shown(text: str) -> str:
+    """Many empty lines as their number, which else would push everything else away."""
+    return _EMPTY_LINES.sub(lambda found: f"\n⏎ × {len(found[0])}\n", text)

@@ -48,7 +48,7 @@ def _in_this_process(spec: EvaluateSpec, source: Path | None, folder: Path):
     counts = model.count(loaded)
     if spec.quantization:
         quantized.shrink(loaded, spec.quantization)
-    lm = CausalLM(loaded, tokenizer, spec.bos, spec.generation)
+    lm = CausalLM(loaded, tokenizer, spec.bos, spec.generation, spec.batch)
     about = {
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "context": lm.window,

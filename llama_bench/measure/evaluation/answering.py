@@ -31,7 +31,8 @@ class AnsweringLM(LM):
     """Log-likelihoods and generated text of one model.
 
     `remarks` tell of requests that could not be scored as they stood; `progress(done, of)` hears
-    of every pass. `settings` replace the tasks' own settings of generation.
+    of every pass. `settings` replace the tasks' own settings of generation; `most_rows` are what a
+    pass may hold, None for as many as fit.
     """
 
     def __init__(
@@ -40,9 +41,10 @@ class AnsweringLM(LM):
         window: int,
         bos: str | None = None,
         settings: dict | None = None,
+        most_rows: int | None = None,
     ):
         super().__init__()
-        self.tokenizer, self.settings = tokenizer, settings or {}
+        self.tokenizer, self.settings, self.most_rows = tokenizer, settings or {}, most_rows
         self.encoding = Encoding(tokenizer, window, bos)
         self.window = window
         self.progress = lambda done, of: None

@@ -38,9 +38,10 @@ class CausalLM(AnsweringLM):
         tokenizer: PreTrainedTokenizerBase,
         bos: str | None = None,
         settings: dict | None = None,
+        most_rows: int | None = None,
     ):
         window = resolve_max_length(model.config, tokenizer)
-        super().__init__(tokenizer, window, bos, settings)
+        super().__init__(tokenizer, window, bos, settings, most_rows)
         self.model = model
         # a token's products are 12 width^2 weights a layer, its attention 2 width for every key, at
         # half the speed
@@ -81,7 +82,7 @@ class CausalLM(AnsweringLM):
         for row in sorted(laid, key=lambda row: len(row.ids), reverse=True):
             many, outputs = len(batch) + 1, outputs + row.outputs
             full = many * longest > tokens or many * (stem + longest) > held or outputs > most
-            if batch and full:
+            if batch and (full or len(batch) == self.most_rows):
                 yield batch
                 batch, outputs = [], row.outputs
             longest = len(row.ids) if not batch else longest
@@ -128,7 +129,7 @@ class CausalLM(AnsweringLM):
 
     def prompt_batches(self, numbers: list[int], prompts: list) -> Iterator[list[int]]:
         most, _, _ = self._room
-        many = max(1, 8 * most // len(prompts[numbers[0]]))
+        many = self.most_rows or max(1, 8 * most // len(prompts[numbers[0]]))
         return (numbers[first : first + many] for first in range(0, len(numbers), many))
 
 

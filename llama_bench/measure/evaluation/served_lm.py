@@ -33,12 +33,13 @@ class ServedLM(AnsweringLM):
         length: int,
         spec: EvaluateSpec,
     ):
-        super().__init__(tokenizer, length - 2, spec.bos, spec.generation)
+        most_rows = spec.batch or AT_ONCE
+        super().__init__(tokenizer, length - 2, spec.bos, spec.generation, most_rows)
         self.server, self._seed = server, spec.seed
 
     def score(self, asked: list[Scored]) -> Iterator[tuple[int, float, bool]]:
-        for first in range(0, len(asked), AT_ONCE):
-            part = asked[first : first + AT_ONCE]
+        for first in range(0, len(asked), self.most_rows):
+            part = asked[first : first + self.most_rows]
             told = self._likelihoods([ids for _, ids, _ in part])
             for (number, ids, start), likelihoods in zip(part, told, strict=True):
                 scored = [likelihoods[place][str(ids[place])] for place in range(start, len(ids))]
@@ -74,7 +75,8 @@ class ServedLM(AnsweringLM):
         return [choice["text"] for choice in sorted(choices, key=lambda c: c["index"])]
 
     def prompt_batches(self, numbers: list[int], prompts: list) -> Iterator[list[int]]:
-        return (numbers[first : first + AT_ONCE] for first in range(0, len(numbers), AT_ONCE))
+        many = self.most_rows
+        return (numbers[first : first + many] for first in range(0, len(numbers), many))
 
 
 def arguments(found: Found, precision: str, length: int, gpus: int) -> list[str]:
