@@ -167,15 +167,14 @@ def test_a_score_of_all_items_together_has_a_wide_error_and_no_test(study):
 
 
 def test_written_answers_are_compared_by_what_they_share_with_the_right_one(tmp_path):
-    """chrF of a model that has every second letter right, against one that has every fourth."""
+    """chrF of a model that writes three quarters of an answer, against one that writes a quarter."""
     paper = tuned(tmp_path, "docstring", {"50k": 50_000}, zero=False, fractions=(1.0,))
-    for run, right in (("50k-docstring-1-full-s0-eval", 2), ("50k-docstring-before-eval", 4)):
+    for run, right in (("50k-docstring-1-full-s0-eval", 3), ("50k-docstring-before-eval", 1)):
         folder = tmp_path / "runs/evaluate" / run
         rows = parquet.read_table(folder / "items.parquet").to_pylist()
         for place, row in enumerate(rows):
             answer = f"Return the {place} of it."
-            written = "".join(c if at % right == 0 else "x" for at, c in enumerate(answer))
-            sums = overlaps.counts("chrf", [answer], written)
+            sums = overlaps.counts("chrf", [answer], answer[: len(answer) * right // 4])
             row["statistics"].append({"metric": "chrf", "sums": sums})
         parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "items.parquet")
         record = json.loads((folder / "record.json").read_text())
