@@ -167,7 +167,7 @@ def test_a_score_of_all_items_together_has_a_wide_error_and_no_test(study):
 
 
 def test_written_answers_are_compared_by_what_they_share_with_the_right_one(tmp_path):
-    """chrF of a model that writes three quarters of an answer, against one that writes a quarter."""
+    """chrF of a model that writes three quarters of an answer; of another, a quarter."""
     paper = tuned(tmp_path, "docstring", {"50k": 50_000}, zero=False, fractions=(1.0,))
     for run, right in (("50k-docstring-1-full-s0-eval", 3), ("50k-docstring-before-eval", 1)):
         folder = tmp_path / "runs/evaluate" / run
