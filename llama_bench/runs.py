@@ -189,12 +189,14 @@ class Runs:
     @property
     def _ensembles(self) -> list[Run]:
         """Models whose outputs are fused: they are not trained as one, and no engine but
-        transformers' knows them."""
+        transformers' knows them. Asked is what the report holds against the gain: the cell that
+        one reader waits for."""
         phases = tuple(phase for phase in self.config.probe.phases if phase in OF_ENSEMBLES)
-        listed = []
+        asked, listed = self.config.probe, []
+        one_reader = {"batches": (min(asked.batches),), "contexts": (max(asked.contexts),)}
         for (shapes, ids), labels in self.fusions.shapes.items() if phases else ():
-            of = {"members": shapes, "vocab_size": ids, "phases": phases}
-            for precision in self.config.probe.precisions:
+            of = {"members": shapes, "vocab_size": ids, "phases": phases} | one_reader
+            for precision in asked.precisions:
                 if precision in ("float32", "bfloat16"):
                     spec = self._probe_spec("transformers", precision, of)
                     listed.append(Run(spec, labels=labels))
