@@ -59,7 +59,10 @@ def read(path: Path) -> Record:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         first = str(error).splitlines()[0]
-        raise UserError(f"{path}: is no record of this project ({first})") from None
+        raise UserError(
+            f"{path}: is no record of this project, or not all of one ({first}); delete its folder "
+            "to make it again"
+        ) from None
 
 
 def write_text(path: Path, text: str) -> None:

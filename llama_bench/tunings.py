@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from llama_bench import recipe
+from llama_bench import recipe, sources
 from llama_bench.config import Config
 from llama_bench.run import Run
 from llama_bench.sections.finetune import FineTuning
@@ -115,7 +116,7 @@ class Tunings:
         self, name: str, base: Model, fraction: float, method: str, seed: int, from_zero: bool
     ) -> Run:
         asked, examples = self.config.finetune[name], self.examples[name]
-        size = base.shape.size if base.shape else None
+        size = _size(base)
         rate = asked.learning_rate or recipe.tuning_rate(size, method, from_zero)
         lora = asked.lora.model_dump() if method == "lora" else {}
         spec = FinetuneSpec(
@@ -156,3 +157,11 @@ class Tunings:
             and run.labels.get("budget") == budget
             and not {"fraction", "from_zero"} & set(run.labels)
         ]
+
+
+def _size(base: Model) -> int | None:
+    """Parameters without embeddings; None of what the Hub alone knows, or what is no Llama."""
+    if base.shape:
+        return base.shape.size
+    known = sources.llama_shape(Path(base.inputs[0])) if base.inputs else None
+    return known[0].size if known else None

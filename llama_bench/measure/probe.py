@@ -111,6 +111,9 @@ def _measure(cells: Cells, inputs: list[Path], folder: Path, progress) -> dict[s
     for place in starts:
         note(_named(place))
         rows[place] = row_of(place, lambda at=place: _cold_start(cells, inputs, folder, at))
+    if starts:  # what they left behind is none of the model's
+        memory.release()
+        cells.meter = memory.meter(cells.device)
     bound = contextlib.nullcontext() if spec.engine == "vllm" else memory.bounded(cells.device)
     with bound, contextlib.ExitStack() as at_end:
         engine = engines.start(spec, cells.config, inputs, cells.device, folder)
@@ -174,15 +177,15 @@ def _cold_start(cells: Cells, inputs: list[Path], folder: Path, place: Place) ->
 
 
 def _wake_libraries(spec: ProbeSpec, device: torch.device) -> None:
-    """Run each phase on a tiny Llama: what libraries load at first use is none of the model's."""
+    """Run the phases on a tiny Llama: what libraries load at first use is none of the model's.
+    Training always, so that a cell's memory is the same whatever other phases are asked."""
     config = models.config_of(_TINY, vocab_size=16, context=16)
     tiny = probed_model.drawn(config, torch.float32, device)
     works = {"prefill": phases.Prefill, "decode": phases.Decode}
     if spec.engine == "static":
         works = {"prefill": static_cache.Prefill, "decode": static_cache.Decode}
     woken = [works[phase](tiny, 1, 16) for phase in spec.phases if phase in works]
-    if "train" in spec.phases:
-        woken.append(phases.Train(tiny, 1, 16, torch.float32))
+    woken.append(phases.Train(tiny, 1, 16, torch.float32))
     for work in (*woken, phases.Sampling(tiny, 1)):
         work.prepare()
         work.work()

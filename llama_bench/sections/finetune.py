@@ -92,9 +92,9 @@ class FineTuning(Base):
     batch: Count = Field(8, gt=0)
     """Examples a step."""
     context: Count | None = Field(None, gt=1)
-    """Tokens of a window; left out, the model's."""
+    """Tokens of a window; left out, train.context."""
     learning_rate: Real | None = Field(None, gt=0)
-    """Peak rate; left out, a rule of size."""
+    """Peak rate; left out, a rule of size (2e-5 where only the Hub knows the size)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What products are computed in."""
     chat_template: bool = False

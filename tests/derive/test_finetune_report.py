@@ -412,7 +412,8 @@ def outcome(model, params, origin, gain, error=0.01) -> finetunings.Outcome:
 
 def test_models_trained_elsewhere_are_on_no_line_with_those_trained_here():
     here = [outcome(f"h{n}", 10**n, "trained", 0.1 * n) for n in (4, 5)]
-    there = [outcome(f"t{n}", 10**n, "pretrained", -0.1 * n) for n in (6, 7)]
+    there = [outcome(f"t{n}", 10**n, "pretrained", -0.1 * n) for n in (6, 7, 8)]
+    assert len(list(finetunetext._by_size("full", here + there[:2]))) == 1  # two: not by size alone
     words = list(finetunetext._by_size("full", here + there))
     assert len(words) == 2
     assert "(full, trained here)" in words[0] and "go with +0.10 ±" in words[0]

@@ -391,9 +391,9 @@ def test_what_was_cut_is_said(tmp_path):
         rewrite(folder, scores=scores)
     assert (
         "Not every request (a question with one of its answers) was scored as it stands. Without "
-        "their beginning, which the model’s window had no room for: choose (3 to 5 of 2 "
-        "evaluations); in the tokenizer’s version of a text that it does not give back as it was: "
-        "choose (2 of 1 evaluation)."
+        "their beginning, which the model’s window had no room for: choose (2 "
+        "evaluations, 3 to 5 of each); in the tokenizer’s version of a text that it does not give "
+        "back as it was: choose (1 evaluation, 2 of each)."
     ) in reported(paper).read_text().replace("&#39;", "’")
     paper = Paper(tmp_path / "whole", sizes=TWO)
     for label in TWO:

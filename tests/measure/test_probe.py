@@ -136,6 +136,20 @@ def test_facts_of_model_and_device(result):
     assert result["baseline_bytes"] > 50 * 2**20, "torch alone takes more"
 
 
+def test_a_cells_memory_is_the_same_whichever_other_phases_are_asked(tmp_path):
+    """Each in a process of its own: what libraries load at first use is in the baseline, and so is
+    what cold starts leave behind."""
+    peaks = []
+    for number, others in enumerate(((), ("train",), ("load",))):
+        asked = spec(phases=(*others, "decode"), batches=(1,), contexts=(32,), repeats=2)
+        path = tmp_path / str(number) / "record.json"
+        command = [sys.executable, "-m", "llama_bench", "probe", asked.canonical(), str(path)]
+        subprocess.run(command, check=True, capture_output=True)
+        cells = json.loads(path.read_text())["result"]["cells"]
+        peaks += [cell["peak_bytes"] for cell in cells if cell["phase"] == "decode"]
+    assert len(peaks) == 3 and max(peaks) - min(peaks) < 2**20, peaks
+
+
 def test_peaks_hold_what_must_be_in_memory(tmp_path):
     """Prefill holds weights and cache; training weights, gradients and AdamW's two moments."""
     shape = Shape(layers=2, width=512, heads=8)

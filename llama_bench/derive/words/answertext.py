@@ -63,7 +63,7 @@ def altered(tables) -> list[str]:
 def _counts(counts) -> str:
     low, high = int(counts.min()), int(counts.max())
     many = f"{low} to {high}" if low < high else str(low)
-    return f"{many} of {show.plural(len(counts), 'evaluation')}"
+    return f"{show.plural(len(counts), 'evaluation')}, {many} of each"
 
 
 def _shortened(found: list[str], table: str) -> str:

@@ -158,6 +158,8 @@ def _by_size(method: str, outcomes: list[Outcome]) -> Iterator[str]:
     """Whether the gain grows with size; models trained elsewhere are on a line of their own."""
     for origin, where in (("trained", "trained here"), ("pretrained", "trained elsewhere")):
         mine = [o for o in outcomes if o.origin == origin]
+        if origin == "pretrained" and len({o.params for o in mine}) < 3:
+            continue  # two of them differ by more than their size
         if len(mine) > 1 or mine == outcomes or (mine and origin == "trained"):
             yield _trend(method, mine, where if len(mine) < len(outcomes) else "")
 
