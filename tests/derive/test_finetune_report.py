@@ -421,7 +421,7 @@ def test_models_trained_elsewhere_are_on_no_line_with_those_trained_here():
     _, ax = drawing.axes()
     finetuning._points(ax, here + there, lambda o: o.gain, label="after")
     lines = [container.lines[0] for container in ax.containers]
-    assert [len(line.get_xdata()) for line in lines] == [2, 2]
+    assert [len(line.get_xdata()) for line in lines] == [2, 3]
     assert [line.get_linestyle() for line in lines] == ["-", "None"]
     assert [container.get_label() for container in ax.containers].count("after") == 1
 
