@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from llama_bench import sources
 from llama_bench.config import Config
 from llama_bench.run import Run
 from llama_bench.sections.fuse import Fusion
@@ -175,7 +174,7 @@ class Fusions:
         found: dict[Shapes, dict] = {}
         for group in self.groups:
             asked = self.config.fuse[group.name]
-            known = [self._known_shape(each) for each in group.members]
+            known = [self.models.llama(each) for each in group.members]
             sizes = {pair and pair[1] for pair in known}
             if not {*asked.all_methods} & {*OF_OUTPUTS} or not asked.probe or len(sizes) > 1:
                 continue
@@ -185,16 +184,6 @@ class Fusions:
                 shapes = tuple(shape for shape, _ in known), sizes.pop()
                 found.setdefault(shapes, {**named, **labels})
         return found
-
-    def _known_shape(self, member: Model) -> tuple[Shape, int] | None:
-        """And its number of ids. Of a model trained elsewhere, or fine-tuned from one, the folder
-        tells it; of one on the Hub nothing does before it is there."""
-        if member.shape:
-            return member.shape, self.config.data.ids
-        for loaded in self.config.models.pretrained:
-            if loaded.label == member.labels["model"] and loaded.folder:
-                return sources.llama_shape(loaded.folder)
-        return None
 
 
 def _with_line(asked: Fusion) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from llama_bench import recipe, sources
@@ -49,6 +48,16 @@ class Models:
                 member = Member(pretrained=loaded.reference)
                 return Model(member, loaded.inputs, {"model": label}, None)
         return self.of(self.trainings.on_ladder(label, budget)[0])
+
+    def llama(self, model: Model) -> tuple[Shape, int] | None:
+        """Its shape and number of ids. Of a model trained elsewhere, or fine-tuned from one, the
+        folder tells them; of one on the Hub, or what is no Llama, nothing does."""
+        if model.shape:
+            return model.shape, self.config.data.ids
+        for loaded in self.config.models.pretrained:
+            if loaded.label == model.labels["model"] and loaded.folder:
+                return sources.llama_shape(loaded.folder)
+        return None
 
     def of(self, training: Run) -> Model:
         kept = {key: training.labels[key] for key in ("model", "budget", "seed")}
@@ -116,7 +125,8 @@ class Tunings:
         self, name: str, base: Model, fraction: float, method: str, seed: int, from_zero: bool
     ) -> Run:
         asked, examples = self.config.finetune[name], self.examples[name]
-        size = _size(base)
+        llama = self.models.llama(base)
+        size = llama[0].size if llama else None
         rate = asked.learning_rate or recipe.tuning_rate(size, method, from_zero)
         lora = asked.lora.model_dump() if method == "lora" else {}
         spec = FinetuneSpec(
@@ -157,11 +167,3 @@ class Tunings:
             and run.labels.get("budget") == budget
             and not {"fraction", "from_zero"} & set(run.labels)
         ]
-
-
-def _size(base: Model) -> int | None:
-    """Parameters without embeddings; None of what the Hub alone knows, or what is no Llama."""
-    if base.shape:
-        return base.shape.size
-    known = sources.llama_shape(Path(base.inputs[0])) if base.inputs else None
-    return known[0].size if known else None

@@ -150,7 +150,11 @@ def _models(content) -> dict[str, Any]:
 
 
 def _cost(content) -> dict[str, Any]:
-    return {"cost_words": costtext.words(content), "cost": cost_table.told(content)}
+    return {
+        "cost_words": costtext.words(content),
+        "cost_interval": costtext.INTERVAL,
+        "cost": cost_table.told(content),
+    }
 
 
 def _making(content) -> dict[str, Any]:

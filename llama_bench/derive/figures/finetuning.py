@@ -73,8 +73,8 @@ def _scores(tuning: Tuning) -> Figure:
     axis = f"{scores.axis_name(tuning.metric)} (higher is better)"
     _finish(figure, ax, tuning, axis, "Model")
     caption = [
-        "On the test part, whose documents no model learned from; every size fine-tuned on all of "
-        "the labelled examples. Bars are ±1.96 standard errors over items.",
+        "On the test part, of documents that none of these learned from; every size fine-tuned on "
+        "all of the labelled examples. Bars are ±1.96 standard errors over items.",
         *["From zero: the same shape from random weights."] * any(o.zero for o in first),
         *said,
     ]

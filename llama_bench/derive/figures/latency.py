@@ -11,7 +11,7 @@ import seaborn as sns
 
 from llama_bench.derive.figures import drawing, probed
 from llama_bench.derive.figures.drawing import Figure
-from llama_bench.derive.words import show, ways
+from llama_bench.derive.words import costtext, show, ways
 
 _WAITS = {
     "prefill": ("latency-prefill", "Time to first token (s)", "Time to first token against batch"),
@@ -50,7 +50,7 @@ def against_batch(cells, phase: str, section: str) -> Iterator[Figure]:
     batches = rows["batch"].unique()
     drawing.finish(figure, ax, x="Batch (sequences)", y=axis, legend=legend, x_ticks=batches)
     caption = (
-        f"Medians with the bootstrap’s 95 % interval, context {rows['context'].iloc[0]:.0f}, "
+        f"Medians with {costtext.INTERVAL}; context {rows['context'].iloc[0]:.0f}, "
         f"{about}; sampling excluded." + probed.notes(rows)
     )
     yield Figure(name, section, title, caption, figure)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from llama_bench.derive.figures import drawing, probed
 from llama_bench.derive.figures.drawing import Figure
+from llama_bench.derive.words import costtext
 
 PHASES = {
     "prefill": "Reading the prompt (prefill)",
@@ -45,7 +46,7 @@ def speed(cells, phase: str, section: str) -> Iterator[Figure]:
     if roofed:
         ax.plot([], [], label="roofline", **drawing.REFERENCE)
     drawing.finish(figure, ax, x=drawing.PARAMETERS, y="Tokens per second", legend=legend)
-    caption = "Medians of the repeats, with the bootstrap’s 95 % interval." + probed.way_note(rows)
+    caption = f"Medians of the repeats, with {costtext.INTERVAL}." + probed.way_note(rows)
     caption += _roof_words(rows, phase) if roofed else ""
     name = PHASES.get(phase, phase)
     title = f"{name}: tokens per second"

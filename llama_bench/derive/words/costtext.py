@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from llama_bench.derive.words import show, ways
 
+# of a cell's median (tables/repeats.py)
+INTERVAL = "a 95 % interval, the span of the repeats where their rounds differ"
+
 
 def words(tables) -> list[str]:
     """Sentences; none of what was not measured."""

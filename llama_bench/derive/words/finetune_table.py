@@ -10,11 +10,11 @@ from llama_bench.derive.words.finetunings import Outcome, Tuning, tunings
 from llama_bench.derive.words.measured import Number
 
 SCORES_MEAN = (
-    "All on the test part, whose documents no model learned from; with ±1.96 standard errors over "
-    "items, in which is what several seeds of a fine-tuning differ by, where there are some. Gains "
-    "are of the same items, tested in pairs (McNemar’s, the t or the sign-flip test, chrF by "
-    "exchanging texts at random); p holds for all models of a method together, and from 0.05 on a "
-    "gain is within noise."
+    "All on the test part, whose documents no model of that fine-tuning learned from; with ±1.96 "
+    "standard errors over items, in which is what several seeds of a fine-tuning differ by, where "
+    "there are some. Gains are of the same items, tested in pairs (McNemar’s, the t or the "
+    "sign-flip test, chrF by exchanging texts at random); p holds for all models of a method "
+    "together, and from 0.05 on a gain is within noise."
 )
 
 
