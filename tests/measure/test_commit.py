@@ -9,10 +9,10 @@ import hashlib
 import json
 import shutil
 import sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
 
+import hub_server
 import llama_server
 import pytest
 from huggingface_hub import constants
@@ -143,20 +143,13 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def repository(home, tmp_path, monkeypatch):
     """A server on this machine in the Hub's place; its `folder` holds the repository's files."""
-    server = HTTPServer(("127.0.0.1", 0), Hub)
     newer = home / "hub/models--llamas--tiny/snapshots" / NEW
-    server.folder, server.asked = shutil.copytree(newer, tmp_path / "repository"), set()
-    (server.folder / "pytorch_model.bin").write_bytes(b"a pickle")
-    (server.folder / "consolidated.safetensors").write_bytes(b"the same weights again")
-    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    here = f"http://127.0.0.1:{server.server_port}"
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, here)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "ENDPOINT", here)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    yield server
-    server.shutdown()
-    server.server_close()
+    folder = shutil.copytree(newer, tmp_path / "repository")
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    (folder / "consolidated.safetensors").write_bytes(b"the same weights again")
+    with hub_server.in_its_place(Hub, monkeypatch) as server:
+        server.folder, server.asked = folder, set()
+        yield server
 
 
 def test_what_a_model_needs_is_fetched_and_no_pickle(evaluated, repository, tmp_path):

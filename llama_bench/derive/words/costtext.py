@@ -114,25 +114,25 @@ def _remarks(cells) -> str:
     return f"Measured with a remark: {said}." if said else ""
 
 
-def _busy(cells) -> str:
+def _timed(cells, flag: str) -> str:
+    """How many of the timed cells are flagged; nothing where none is."""
     timed = cells.dropna(subset=["median_seconds"])
-    disturbed = int(timed["busy"].fillna(False).astype(bool).sum())
-    if not disturbed:
-        return ""
-    return (
-        f"Other programs were running while {disturbed} of {show.plural(len(timed), 'cell')} were "
-        "timed, which makes their times longer than the model’s own; their status is “ok, busy”, "
-        "and in figures they are hollow marks."
+    flagged = int(timed[flag].fillna(False).astype(bool).sum())
+    return f"{flagged} of {show.plural(len(timed), 'cell')}" if flagged else ""
+
+
+def _busy(cells) -> str:
+    disturbed = _timed(cells, "busy")
+    return disturbed and (
+        f"Other programs were running while {disturbed} were timed, which makes their times longer "
+        "than the model’s own; their status is “ok, busy”, and in figures they are hollow marks."
     )
 
 
 def _unsteady(cells) -> str:
-    timed = cells.dropna(subset=["median_seconds"])
-    unsteady = int(timed["rounds_differ"].fillna(False).astype(bool).sum())
-    if not unsteady:
-        return ""
-    return (
-        f"In {unsteady} of {show.plural(len(timed), 'cell')} the rounds of repeats lie further "
-        "apart than the repeats of a round: the machine’s own speed changed while they were timed, "
-        "and may be another at the next probe, so their intervals span the repeats."
+    unsteady = _timed(cells, "rounds_differ")
+    return unsteady and (
+        f"In {unsteady} the rounds of repeats lie further apart than the repeats of a round: the "
+        "machine’s own speed changed while they were timed, and may be another at the next probe, "
+        "so their intervals span the repeats."
     )
