@@ -13,6 +13,7 @@ forget_finished(set(study.runs))
 study.forced = lambda: (  # told by -F, -f and -R, which are read after this file
     (asked := workflow.dag_settings).forceall or asked.forcetargets or asked.forcerun
 )
+study.near = lambda: workflow.local_exec and not workflow.remote_exec
 
 
 onstart:  # not earlier: only now is it known whether jobs run on this machine

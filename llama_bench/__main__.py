@@ -15,6 +15,8 @@ USAGE = f"""usage: python -m llama_bench VERB SPEC OUTPUT [INPUT ...]
 
   measure: {", ".join(MEASURE)}
            SPEC is JSON text, OUTPUT a record.json, INPUTs the records and files it rests on
+           evaluate ... --then SPEC OUTPUT [INPUT ...]: another suite of the same model, unless
+           somebody has begun it
   derive:  {", ".join(DERIVE)}
            fit LAW FIT.json RUNS.csv           a law on any table of runs
            predict FIT.json OUT.csv POINTS.csv point and interval for each row
@@ -31,9 +33,7 @@ def main(words: list[str]) -> int:
     try:
         if verb not in (*MEASURE, *DERIVE, "schema"):
             raise UserError(unknown(verb, [*MEASURE, *DERIVE, "schema"], "verb"))
-        if len(rest) < 2:
-            raise UserError(f"{verb}: needs SPEC and OUTPUT\n{USAGE}")
-        _call(verb, rest[0], Path(rest[1]), [Path(word) for word in rest[2:]])
+        _call(verb, *_asked(verb, rest))
     except UserError as error:
         print(f"llama_bench: {error}", file=sys.stderr)
         return 2
@@ -42,7 +42,21 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def _call(verb: str, spec: str, output: Path, inputs: list[Path]) -> None:
+def _asked(verb: str, words: list[str]) -> list[tuple[str, Path, list[Path]]]:
+    """SPEC, OUTPUT and INPUTs of each that is asked for. Raises UserError."""
+    parts: list[list[str]] = [[]]
+    for word in words:
+        if word == "--then" and verb == "evaluate":
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    if any(len(part) < 2 for part in parts):
+        raise UserError(f"{verb}: needs SPEC and OUTPUT\n{USAGE}")
+    return [(spec, Path(output), [*map(Path, inputs)]) for spec, output, *inputs in parts]
+
+
+def _call(verb: str, asked: tuple[str, Path, list[Path]], *others) -> None:
+    spec, output, inputs = asked
     if verb == "schema":
         from llama_bench.config_file import write_schema
 
@@ -51,7 +65,7 @@ def _call(verb: str, spec: str, output: Path, inputs: list[Path]) -> None:
         from llama_bench.measure.job import Failure, carry_out
 
         try:
-            carry_out(verb, spec, output, inputs)
+            carry_out(verb, spec, output, inputs, others)
         except Failure as failure:
             print(f"llama_bench: {failure}", file=sys.stderr)
             sys.exit(1)

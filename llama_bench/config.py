@@ -9,7 +9,7 @@ from functools import cached_property
 
 from pydantic import field_validator, model_validator
 
-from llama_bench import recipe, references, task_index
+from llama_bench import members, recipe, references, task_index
 from llama_bench.fields import Base, Name, short, unknown
 from llama_bench.ladder import Rung, Step, rungs
 from llama_bench.sections.data import Data
@@ -152,7 +152,10 @@ class Config(Base):
         for suite, wanted in self.evaluate.suites.items():
             known = dict.fromkeys(HELD_OUT_TASKS)
             if wanted.folder:
-                known |= task_index.in_folder(wanted.folder)
+                try:
+                    known |= task_index.in_folder(wanted.folder, wanted.names)
+                except ValueError as error:
+                    raise ValueError(f"evaluate.suites.{suite}.include: {error}") from None
             strange = [name for name in (*wanted.names, *wanted.versions) if name not in known]
             if any(not name.startswith("heldout_") for name in strange):
                 known = task_index.of_lm_eval() | known
@@ -227,17 +230,16 @@ class Config(Base):
         own = self.data.texts[0]
         known = references.Known(
             trained={rung.model.label: rung.model.shape for rung in self.rungs},
-            pretrained=[each.label for each in self.models.pretrained if not each.random_weights],
+            pretrained={
+                each.label: each for each in self.models.pretrained if not each.random_weights
+            },
             budgets=self.budgets,
             suites=list(self.evaluate.suites),
             context=self.train.context,
             wsd=self.train.schedule == "wsd",
             kinds={kind(path) for path in own.files} if own.corpus.source == "files" else set(),
-            tokenizers={
-                each.label: each.folder
-                for each in self.models.pretrained
-                if each.folder and (each.folder / "tokenizer.json").is_file()
-            },
+            ids=self.data.ids,
+            tokenizer=self.data.tokenizer and self.data.tokenizer.folder,
         )
         for text in self.data.texts[1:]:
             where = f"data.variants.{text.name}"
@@ -246,7 +248,7 @@ class Config(Base):
         for name, tuning in self.finetune.items():
             references.finetune(name, tuning, known)
         for name, fusion in self.fuse.items():
-            references.fuse(name, fusion, self.finetune, known)
+            members.check(name, fusion, self.finetune, known)
 
     @property
     def laws(self) -> list[str]:

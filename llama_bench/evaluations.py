@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -32,9 +33,13 @@ class Evaluations:
 
     @cached_property
     def runs(self) -> list[Run]:
-        """With the held-out tasks that fine-tuned models alone are asked."""
+        """With the held-out tasks that fine-tuned models alone are asked. The first suite of each
+        model starts before the others, which its process can go on to."""
         asked = [*self.of_suites, *self._of_tunings(), *self._of_fusions()]
-        return [*self._apart.values(), *asked]
+        first = {run.spec.loaded: run for run in reversed(asked)}
+        costs = [float(run is first[run.spec.loaded]) for run in asked]
+        ordered = [replace(run, cost=cost) for run, cost in zip(asked, costs, strict=True)]
+        return [*self._apart.values(), *ordered]
 
     @cached_property
     def of_suites(self) -> list[Run]:

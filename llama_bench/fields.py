@@ -32,33 +32,38 @@ _SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
 _NUMBER = re.compile(r"([+-]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([kKMmBbGgTt]?)")
 
 
-def number(value: Any) -> float:
-    """`3e-4`, "3e-4", 2_000_000, "2e6", "0.5M", "250k": one number. Raises ValueError."""
+_COUNTS = "8, 250k, 0.5M or 2e6"
+_REALS = "5, 0.5 or 3e-4"
+
+
+def number(value: Any, such_as: str = _REALS) -> float:
+    """`3e-4`, "3e-4", 2_000_000, "2e6", "0.5M", "250k": one number. Raises ValueError, with
+    examples of right ones."""
     if isinstance(value, bool) or value is None:
-        raise ValueError(f"{value!r} is not a number")
+        raise ValueError(f"{value!r} is not a number; write for example {such_as}")
     if isinstance(value, (int, float)):
         return value
     match = _NUMBER.fullmatch(str(value).strip())
     if match is None:
-        raise ValueError(f"{value!r} is not a number; write for example 2000000, 2e6, 0.5M or 250k")
+        raise ValueError(f"{value!r} is not a number; write for example {such_as}")
     digits, suffix = match.groups()
     scale = _SUFFIXES[suffix.lower() if suffix in "kK" else suffix.upper()]
     return float(digits.replace("_", "").replace(",", "")) * scale
 
 
 def _count(value: Any) -> int:
-    amount = number(value)
+    amount = number(value, _COUNTS)
     if not math.isfinite(amount) or abs(amount - round(amount)) > 1e-6 * max(1.0, abs(amount)):
-        raise ValueError(f"{value!r} is not a whole number")
+        raise ValueError(f"{value!r} is not a whole number; write for example {_COUNTS}")
     if amount < 0:
-        raise ValueError(f"{value!r} is negative")
+        raise ValueError(f"{value!r} is negative; write for example {_COUNTS}")
     return round(amount)
 
 
 def _real(value: Any) -> float:
     amount = float(number(value))
     if not math.isfinite(amount):
-        raise ValueError(f"{value!r} is not finite")
+        raise ValueError(f"{value!r} is not finite; write for example {_REALS}")
     return amount
 
 
@@ -73,6 +78,10 @@ def _safe_name(value: str) -> str:
 
 Count = Annotated[int, BeforeValidator(_count, json_schema_input_type=int | str)]
 Real = Annotated[float, BeforeValidator(_real, json_schema_input_type=float | str)]
+Positive = Annotated[
+    # the bound stands first, so that it is of the number and not of how that is written
+    float, Field(gt=0), BeforeValidator(_real, json_schema_input_type=float | str)
+]
 Share = Annotated[
     float, BeforeValidator(_real, json_schema_input_type=float | str), Field(ge=0, lt=1)
 ]
@@ -131,11 +140,18 @@ _PLAIN = {
     "model_attributes_type": "should be a group of keys (key: value, indented below it)",
     "dict_type": "should be a group of keys (key: value, indented below it)",
     "list_type": "should be a list, such as [a, b]",
+    "tuple_type": "should be a list, such as [a, b]",
     "string_type": "should be text",
     "bool_parsing": "should be true or false",
     "bool_type": "should be true or false",
 }
-
+# of what lies outside of its bounds: in `error["ctx"]` stands the bound
+_OUTSIDE = {
+    "greater_than": "{0} is too small; write a number above {1}, such as 1e-3 or 0.5",
+    "greater_than_equal": "{0} is too small; write {1} or more",
+    "less_than": "{0} is too large; write a number below {1}, such as 0.5",
+    "less_than_equal": "{0} is too large; write {1} or less",
+}
 
 _OF_A_KEY = re.compile(r"[a-z_]+(\.[\w.-]+|\[\d+\])*: ")
 _CHOICE = re.compile(r"'([^']*)'")
@@ -152,23 +168,41 @@ def _keys_of(section: str) -> str:
     raise AssertionError(section)
 
 
+def _said(item: Any) -> str:
+    """One of a validation's complaints, without its key."""
+    kind, about = item["type"], item.get("ctx", {})
+    message = _PLAIN.get(kind) or item["msg"].removeprefix("Value error, ")
+    if kind in ("model_type", "model_attributes_type"):
+        return f"{message}, of {_keys_of(about['class_name'])}"
+    if kind == "literal_error":
+        return unknown(item["input"], _CHOICE.findall(about["expected"]), "value")
+    if kind == "union_tag_invalid":
+        wanted = [kind for kind in _KINDS if KIND + kind in about["expected_tags"]]
+        return "should be " + " or ".join(_KINDS[kind] for kind in wanted)
+    if kind in ("too_short", "too_long"):
+        most = "or more" if kind == "too_short" else "at most"
+        bound = about["min_length" if kind == "too_short" else "max_length"]
+        return f"holds {about['actual_length']} values; give {bound} {most}"
+    if kind not in _OUTSIDE:
+        return message
+    (bound,), given = about.values(), item["input"]
+    if kind == "greater_than" and not isinstance(given, float):
+        kind, bound = "greater_than_equal", bound + 1  # the least of whole numbers
+    given, bound = (f"{n:.12g}" if isinstance(n, float) else n for n in (given, bound))
+    return _OUTSIDE[kind].format(given, bound)
+
+
 def readable(error: ValidationError, title: str) -> UserError:
     """All of a validation's complaints, one line each, every line beginning with the key."""
     lines = []
     for item in error.errors():
         path = ""
         for part in item["loc"]:
-            if str(part).startswith(KIND):  # which of several spellings was meant
+            # which of several spellings was meant; and that a name of the user's own is wrong
+            if str(part).startswith(KIND) or part == "[key]":
                 continue
             path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-        message = _PLAIN.get(item["type"]) or item["msg"].removeprefix("Value error, ")
-        if item["type"] in ("model_type", "model_attributes_type"):
-            message = f"{message}, of {_keys_of(item['ctx']['class_name'])}"
-        if item["type"] == "literal_error":
-            message = unknown(item["input"], _CHOICE.findall(item["ctx"]["expected"]), "value")
-        if item["type"] == "union_tag_invalid":
-            wanted = [kind for kind in _KINDS if KIND + kind in item["ctx"]["expected_tags"]]
-            message = "should be " + " or ".join(_KINDS[kind] for kind in wanted)
+        message = _said(item)
         key = _OF_A_KEY.match(message)  # a section complains about one of its own keys
         joint = "." if key else ": "
         lines.append(f"{path}{joint}{message}" if path else message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +50,13 @@ class Runs:
         """Before the first job starts: raises UserError where probes wait for a device that is not
         there. With `elsewhere` jobs run on other machines, of whose devices this one knows nothing:
         the jobs look themselves, but the study has to say which it means."""
+        processes, here = self.config.train.gpus, machine.gpus()
+        if not elsewhere and processes > max(here, 1):
+            print(
+                f"llama_bench: train.gpus: {processes}, but this machine shows {here}: each "
+                f"training runs as {processes} processes on what there is",
+                file=sys.stderr,
+            )
         asked = self.config.probe
         if all(Path(run.path).exists() for run in (*self._limits, *self._probes)):
             return

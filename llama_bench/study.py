@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
+from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ class Study:
         self.name = config.study
         self.folder = f"{STUDIES}/{self.name}"
         self.forced = lambda: False  # whether snakemake was told to make finished runs again
+        self.near = lambda: True  # whether its jobs run beside one another on this machine
         self.laws = config.laws
         self.runs: dict[str, Run] = asked.by_path
         self.forecasts: dict[str, ForecastSpec] = asked.forecasts
@@ -72,6 +75,27 @@ class Study:
             processes = f"--standalone --nproc-per-node {gpus}"
             return f"python -m torch.distributed.run {processes} -m llama_bench"
         return f"LLAMA_BENCH_GPUS={gpus} python -m llama_bench"
+
+    def then(self, run_id: str) -> str:
+        """The other suites of an evaluation's model, which its process goes on to while nobody has
+        begun them, so that imports and loading are paid once. On a cluster each is a job with a
+        time limit of its own."""
+        asked = self.run("evaluate", run_id)
+        others = self._suites[asked.spec.loaded] if self.near() else []
+        return " ".join(
+            shlex.join(["--then", other.spec.canonical(), other.path, *other.inputs])
+            for other in others
+            if other is not asked and not self._finished(other)
+        )
+
+    @cached_property
+    def _suites(self) -> dict[tuple, list[Run]]:
+        """The evaluations of each model."""
+        suites = defaultdict(list)
+        for run in self.runs.values():
+            if run.spec.verb == "evaluate":
+                suites[run.spec.loaded].append(run)
+        return suites
 
     def records(self, folder: str) -> list[str]:
         """What `collect` waits for: every record; for the partial report those that are there."""

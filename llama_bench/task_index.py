@@ -45,6 +45,9 @@ print(json.dumps(found, sort_keys=True))
 """
 
 
+_OF_FILES = ("json", "csv", "parquet", "text", "arrow")  # `dataset_path`s that read `data_files`
+
+
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """Of task files, which name functions: none is looked for."""
 
@@ -52,15 +55,16 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
 _Loader.add_constructor("!function", lambda loader, node: None)
 
 
-def in_folder(folder: Path) -> Versions:
+def in_folder(folder: Path, asked: tuple[str, ...] = ()) -> Versions:
     """Of the tasks, groups and tags that a folder of YAML files defines, as lm-eval reads them.
 
     Raises ValueError for a file that is no YAML, or includes what is not there: lm-eval would pass
-    over it without a word.
+    over it without a word; and where the data of a task that is `asked` are not there.
     """
     found: Versions = {}
-    for path in sorted(folder.rglob("*.yaml")):
-        content = _read(path, ())
+    contents = {path: _read(path, ()) for path in sorted(folder.rglob("*.yaml"))}
+    _check_data(contents, {*asked})
+    for content in contents.values():
         name = content.get("group", content.get("task"))
         if isinstance(name, str):
             about = content.get("metadata")
@@ -70,6 +74,43 @@ def in_folder(folder: Path) -> Versions:
             tags = content.get("tag") or []
             found |= dict.fromkeys([tags] if isinstance(tags, str) else tags)
     return found
+
+
+def _names(given: Any) -> set[str]:
+    """What stands alone or in a list; of what a group lists under `task`, names."""
+    if isinstance(given, dict):
+        return _names(given.get("group")) | _names(given.get("task"))
+    if isinstance(given, list):
+        return {name for each in given for name in _names(each)}
+    return {given} if isinstance(given, str) else set()
+
+
+def _check_data(contents: dict[Path, dict[str, Any]], asked: set[str]) -> None:
+    """Raises ValueError for data files that are not where the `datasets` library looks for them:
+    where a path is relative, below the directory that the study is run in."""
+    reached, before = set(asked), -1
+    while len(reached) > before:  # groups of groups
+        before = len(reached)
+        for content in contents.values():
+            if reached & (_names(content.get("group")) | _names(content.get("tag"))):
+                reached |= _names(content.get("task"))
+    for path, content in contents.items():
+        kwargs = content.get("dataset_kwargs")
+        if content.get("dataset_path") in _OF_FILES and isinstance(kwargs, dict):
+            top = Path(str(kwargs.get("data_dir") or "")).expanduser()
+            named = kwargs.get("data_files")
+            named = [*named.values()] if isinstance(named, dict) else named
+            lacking = [name for name in _names(named) if not _is_there(top, name)]
+            if lacking and reached & _names(content.get("task")):
+                raise ValueError(
+                    f"{path}: dataset_kwargs.data_files: {top / lacking[0]} is not there; write "
+                    f"the whole path, or the one from the study's directory ({Path.cwd()})"
+                )
+
+
+def _is_there(top: Path, name: str) -> bool:
+    """What is a pattern or an address is not looked for."""
+    return "://" in name or bool(set(name) & set("*?[")) or (top / name).exists()
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:

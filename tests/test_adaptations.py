@@ -63,6 +63,17 @@ def test_fractions_methods_and_beginnings_cross():
     assert {base.split("-")[1] for base in bases} == {"500k"}, "the largest budget"
 
 
+def test_models_are_taught_with_the_bos_that_they_are_asked_with():
+    once = runs("finetune", with_(finetune={"part": PART}))
+    said = {**STUDY["evaluate"], "bos": "once"}
+    assert [r.spec for r in runs("finetune", with_(finetune={"part": PART}, evaluate=said))] == [
+        run.spec for run in once
+    ]
+    assert {run.spec.bos for run in once} == {None}
+    stock = with_(finetune={"part": PART}, evaluate={**STUDY["evaluate"], "bos": "stock"})
+    assert {run.spec.bos for run in runs("finetune", stock)} == {"stock"}
+
+
 def test_the_data_axis_can_be_of_some_models_alone():
     part = {**PART, "fractions": ["1/4", 1], "from_zero": True, "fractions_of": ["22k"]}
     found = runs("finetune", with_(finetune={"part": part}))
@@ -225,6 +236,7 @@ def test_docstrings_are_of_python_code(tmp_path):
             ["finetune.mine.lora.rank", "64", "width of 22k"],
         ),
         ({"examples": "part", "epochs": 3}, ["finetune.mine", "'epochs'"]),
+        ({"examples": "part", "lora": {"rank": 4}}, ["finetune.mine.lora", "methods: [lora]"]),
     ],
 )
 def test_a_fine_tuning_that_cannot_be(finetune, says):
@@ -240,6 +252,7 @@ def test_a_fine_tuning_that_cannot_be(finetune, says):
         ({"members": ["50k", "51k"]}, ["fuse.mine.members", "'51k'"]),
         ({"members": ["22k", "50k"]}, ["fuse.mine.methods", "uniform", "mixture or product"]),
         ({"members": {"seeds": 3}}, ["fuse.mine", "allow_unrelated: true"]),
+        ({"members": ["22k", "50k"], "weighting": "mean"}, ["fuse.mine.weighting", "softmax"]),
         ({"members": {"cooldowns": 1}}, ["fuse.mine.members.cooldowns"]),
         ({"members": {"cooldowns": 2, "seeds": 2}}, ["fuse.mine.members", "give one of"]),
         ({"members": {"finetune": ["part"]}}, ["fuse.mine.members", "another fine-tuning"]),

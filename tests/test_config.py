@@ -71,6 +71,10 @@ def refused(given: dict) -> str:
             },
             ["evaluate.suites.e.versions", "'arc_esay'", "'arc_easy'"],
         ),
+        (
+            {"models": ONE, "evaluate": {"suites": {"e": {"versions": {"arc_easy": [1]}}}}},
+            ["evaluate.suites.e.versions.arc_easy", "text"],
+        ),
         ({"models": ONE, "train": {"budgets": "many"}}, ["train.budgets", "list"]),
         ({"models": ONE, "train": {"budgets": ["1M", "1e6"]}}, ["train.budgets", "twice"]),
         ({"models": ONE, "train": {"budgets": []}}, ["train.budgets"]),
@@ -131,6 +135,28 @@ def refused(given: dict) -> str:
         ({"models": ONE, "train": {"seeds": [0, 0]}}, ["train.seeds"]),
         ({"models": ONE, "train": {"learning_rate": "fast"}}, ["train.learning_rate", "'fast'"]),
         ({"models": ONE, "train": {"precision": "fp8"}}, ["train.precision", "float32"]),
+        (
+            {"models": ONE, "train": {"learning_rate": -1}},
+            ["train.learning_rate: -1 is too small", "above 0, such as 1e-3"],
+        ),
+        ({"models": ONE, "train": {"clip": "-0.5"}}, ["train.clip: -0.5 ", "above 0"]),
+        ({"models": ONE, "train": {"batch": 0}}, ["train.batch: 0 is too small; write 1 or more"]),
+        ({"models": ONE, "train": {"context": 1}}, ["train.context: 1 ", "write 2 or more"]),
+        ({"models": ONE, "train": {"betas": [0.9, 1.2]}}, ["train.betas[1]: 1.2 ", "below 1"]),
+        ({"models": ONE, "train": {"betas": [0, 0, 0]}}, ["train.betas: holds 3 values; give 2"]),
+        ({"models": ONE, "train": {"betas": 0.9}}, ["train.betas: should be a list"]),
+        ({"models": ONE, "data": {"held_out": 0.5}}, ["data.held_out: 0.5 ", "0.4 or less"]),
+        ({"models": ONE, "probe": {"seconds": "5s"}}, ["probe.seconds: '5s' ", "5, 0.5 or 3e-4"]),
+        ({"models": ONE, "probe": {"seconds": -1}}, ["probe.seconds: -1 ", "0 or more"]),
+        ({"models": ONE, "train": {"gpus": "two"}}, ["train.gpus: 'two' ", "8, 250k"]),
+        (
+            {"models": {"train": [{"layers": 0, "width": 32, "heads": 2}]}},
+            ["models.train[0].layers: 0 ", "1 or more"],
+        ),
+        (
+            {"models": ONE, "evaluate": {"suites": {"a b": {}}}},
+            ["evaluate.suites.a b: 'a b' cannot be a name"],
+        ),
         ({"models": ONE, "train": {"decay_share": 1.5}}, ["train.decay_share"]),
         ({"models": ONE, "data": {"corpus": "python-stdlb"}}, ["data", "'python-stdlib'"]),
         ({"models": ONE, "data": {"max_bytes": "2k"}}, ["train.context", "256"]),
@@ -263,6 +289,48 @@ def test_every_key_is_described_in_the_schema(repository):
     for name, section in {"study": schema, **schema["$defs"]}.items():
         for key, told in section.get("properties", {}).items():
             assert told.get("description") or "$ref" in told, f"{name}.{key}"
+
+
+def test_what_may_be_written_is_in_the_schema():
+    from llama_bench.config_file import Config
+    from llama_bench.sections.generation import LENGTHS
+
+    known = Config.model_json_schema()["$defs"]["Generation"]["properties"]
+    assert set(LENGTHS) <= set(known)
+
+
+def test_data_files_that_a_task_will_not_find_are_named(tmp_path, monkeypatch):
+    """Relative paths are those of lm-eval: below the directory of the study, not the task's."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text('{"a": 1}\n')
+    (folder / "all.yaml").write_text("group: all\ntask: [{group: inner, task: [few]}]\n")
+    task = "task: mine\ntag: few\ndataset_path: json\n"
+    task += "dataset_kwargs: {data_files: {test: [rows.jsonl]}}\n"
+    (folder / "mine.yaml").write_text(task)
+    (folder / "other.yaml").write_text("task: other\n")
+
+    def given(name):
+        suite = {"tasks": [name], "include": str(folder)}
+        return {"models": ONE, "train": FIT, "evaluate": {"suites": {"x": suite}}}
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "few", "all"):
+        message = refused(given(name))
+        for words in ("evaluate.suites.x.include", "mine.yaml", "data_files", "rows.jsonl"):
+            assert words in message
+        assert f"the one from the study's directory ({tmp_path})" in message
+    assert load(given("other")).runs, "only what is asked for has to be there"
+    for written in (folder / "rows.jsonl", "own/rows.jsonl", "own/*.jsonl", "hf://some/rows.jsonl"):
+        (folder / "mine.yaml").write_text(task.replace("rows.jsonl", str(written)))
+        assert load(given("all")).runs
+
+
+def test_a_task_file_that_is_none_is_named_by_its_suite(tmp_path):
+    (tmp_path / "mine.yaml").write_text("task: [mine\n")
+    suites = {"x": {"tasks": ["mine"], "include": str(tmp_path)}}
+    message = refused({"models": ONE, "train": FIT, "evaluate": {"suites": suites}})
+    assert "evaluate.suites.x.include: " in message and "mine.yaml is no YAML" in message
 
 
 def test_a_path_from_home_is_what_the_job_is_given(tmp_path, monkeypatch):

@@ -160,3 +160,49 @@ def test_members_of_unlike_tokenizers_are_refused_before_anything_runs(
     (copied / "tokenizer.json").write_text(json.dumps(content))
     message = refused(with_(models=models, fuse=fuse))
     assert "fuse.two.members" in message and "different tokenizers" in message
+    (copied / "tokenizer.json").unlink()
+    message = refused(with_(models=models, fuse=fuse))
+    assert "fuse.two.members" in message and "has no tokenizer.json" in message
+
+
+def test_members_trained_here_and_elsewhere_need_one_vocabulary(pretrained):
+    """Before the training: by the number of ids, or, with data.tokenizer, by the tokenizer."""
+    fuse = {"two": {"members": ["22k", "stories"], "methods": ["mixture"]}}
+    message = refused(with_(models=pretrained, fuse=fuse))
+    assert "fuse.two.members" in message and "22k: 1024, stories: 512" in message
+    load(with_(models=pretrained, fuse=fuse, data={"vocab_size": 512}))  # the job will see
+    path = pretrained["pretrained"][0]["path"]
+    load(with_(models=pretrained, fuse=fuse, data={"tokenizer": {"path": path}}))
+    other = path.replace("260K", "3M")
+    message = refused(with_(models=pretrained, fuse=fuse, data={"tokenizer": {"path": other}}))
+    assert "fuse.two.members" in message and "different tokenizers" in message
+
+
+def test_weights_of_unlike_shapes_or_strangers_are_not_averaged(pretrained, shared, tmp_path):
+    """Seen in config.json before anything is trained, whichever kind of model it is."""
+    models = copy.deepcopy(pretrained)
+    for name, heads in (("copy", None), ("wide", 8), ("other", 4)):
+        folder = shutil.copytree(shared("models", "stories260K"), tmp_path / name)
+        if heads:
+            content = json.loads((folder / "config.json").read_text())
+            content |= {"num_key_value_heads": heads}
+            (folder / "config.json").write_text(json.dumps(content))  # other bytes in any case
+        models["pretrained"].append({"name": name, "path": str(folder)})
+    data = {"tokenizer": {"path": models["pretrained"][0]["path"]}}
+
+    def given(*members, **fusion):
+        return with_(models=models, data=data, fuse={"two": {"members": [*members], **fusion}})
+
+    allowed = {"allow_unrelated": True}
+    message = refused(given("22k", "stories", **allowed))
+    assert "fuse.two.methods: uniform" in message and "num_hidden_layers: " in message
+    assert "mixture or product" in message
+    assert load(given("stories", "copy")).runs, "the same weights are of one family"
+    message = refused(given("stories", "wide", **allowed))
+    assert "stories and wide differ (num_key_value_heads: 4 and 8)" in message
+    merged = {"methods": ["mergekit"], "configuration": {}, **allowed}
+    assert "fuse.two.line: " in refused(given("stories", "wide", **merged))
+    assert load(given("stories", "wide", **merged, line=0)).runs
+    message = refused(given("stories", "other"))
+    assert "fuse.two.members: stories, other have no common ancestor" in message
+    assert load(given("stories", "other", **allowed)).runs

@@ -46,7 +46,7 @@ CASES = {
     "train": (TrainSpec(**TRAIN), "50.9k-200k-s0-258d117e"),
     "evaluate": (
         EvaluateSpec(train="50.9k-200k-s0-00000000", tasks=("heldout_next_line",)),
-        "50.9k-200k-s0-abf3ef06",
+        "50.9k-200k-s0-f67d49ea",
     ),
     "examples": (
         ExamplesSpec(
@@ -57,7 +57,7 @@ CASES = {
             validation=0.15,
             test=0.25,
         ),
-        "finetune_part-bbb292bc",
+        "finetune_part-8a7689aa",
     ),
     "finetune": (
         FinetuneSpec(

@@ -256,6 +256,29 @@ def test_a_model_over_several_gpus_is_said_in_the_command_and_renames_nothing(tm
     assert len(commands) == 5 and spread == [line for line in commands if "pretrained" in line]
 
 
+def test_the_suites_of_a_model_share_a_process(done, tmp_path):
+    """On one core nobody else can begin a suite before the first one's process goes on to it."""
+    folder = shutil.copytree(done, tmp_path / "study")
+    suites = {name: {"tasks": [f"heldout_{name}"]} for name in ("next_line", "cloze", "identifier")}
+    config = changed(evaluate={"suites": {"heldout": {}, **suites}}) | {"study": "suites"}
+    ended = snakemake(folder, "--cores", "1", "--config", written(folder, config))
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    paths = set((folder / "results/runs/evaluate").rglob("*.json"))
+    paths -= {folder / path.relative_to(done) for path in done.rglob("record.json")}
+    new = [records.read(path) for path in paths if path.name == "record.json"]
+    commands = Counter(tuple(record.provenance["command"]) for record in new)
+    assert len(new) == 12 and [*commands.values()] == [3] * 4
+    assert not [path for path in paths if path.name == "ahead.json"]
+    assert {*plan(folder, config)} <= DERIVED
+    load_once = load(config)
+    elsewhere = load(config)
+    elsewhere.near = lambda: False  # jobs with time limits of their own, on a cluster
+    for run in load_once.runs.values():
+        if run.spec.verb == "evaluate":
+            assert load_once.then(run.spec.id).count("--then") == 3
+            assert elsewhere.then(run.spec.id) == ""
+
+
 def test_a_forecast_is_written_before_the_run_that_tests_it(tmp_path):
     """The plan alone proves the order: the held-out training waits for the forecast's file."""
     sizes = [{"size": size} for size in ("10k", "20k", "30k", "40k")]

@@ -122,7 +122,6 @@ def _tasks(content) -> dict[str, Any]:
             *answertext.words(content),
             *answertext.altered(content),
         ],
-        "blurred": noisetext.mark(content),
         "pairs": noisetext.pair_tables(content),
         "screen": noisetext.screen_rows(content),
         "confusions": answertext.confusions(content),
@@ -146,7 +145,8 @@ def _ladder(everything) -> dict[str, Any]:
 def _models(content) -> dict[str, Any]:
     columns, rows = key_table.key_table(content)
     cell = ways.cell_name(content["speeds"])
-    return {"key_columns": columns, "key_rows": rows, "cell": cell}
+    blurred = noisetext.mark([column["name"] for column in columns])
+    return {"key_columns": columns, "key_rows": rows, "cell": cell, "blurred": blurred}
 
 
 def _cost(content) -> dict[str, Any]:
@@ -201,16 +201,21 @@ def _visible(text: str) -> str:
 
 
 def _failures(failures, runs) -> list[dict[str, str]]:
-    """What was asked and gave no number, and the runs that have no record."""
+    """What was asked and gave no number, and the runs that have no record; once for each reason of
+    a run."""
     missing = runs[runs["status"] == "missing record"].rename(columns={"id": "run"})
     missing = missing.assign(what=missing["verb"], reason="not finished, or ended by an accident")
-    found = []
+    keys, found = ["run", "verb", "model", "status", "reason", "log"], {}
     for frame in (failures, missing):
-        for row in frame[["run", "verb", "model", "what", "status", "reason", "log"]].to_dict(
-            "records"
-        ):
-            found.append({key: show.NOTHING if show.absent(v) else v for key, v in row.items()})
-    return found
+        for row in frame[[*keys, "what"]].to_dict("records"):
+            told = {key: show.NOTHING if show.absent(v) else v for key, v in row.items()}
+            found.setdefault(tuple(told[key] for key in keys), []).append(told)
+    return [
+        {**rows[0], "what": f"{len(rows)} tasks, such as {rows[0]['what']}"}
+        if len(rows) > 1
+        else rows[0]
+        for rows in found.values()
+    ]
 
 
 def _yaml(config: Any) -> str:

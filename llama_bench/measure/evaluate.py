@@ -1,8 +1,8 @@
-"""One model on one suite of lm-eval tasks, loaded once, and its text after a few prompts.
+"""One model on one suite of lm-eval tasks, and its text after a few prompts.
 
 The suite is asked task by task (suite.py), and what is finished is kept until all are, so that a
 run that was stopped goes on. The model is asked through an adapter: lm.py in this process,
-served_lm.py behind a vLLM server.
+served_lm.py behind a vLLM server; it can stay loaded for the next suite.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-from contextlib import ExitStack
 from pathlib import Path
 
 os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval draws a bar for every task
@@ -44,27 +43,40 @@ def run(spec: EvaluateSpec, folder: Path, inputs: list[Path], progress) -> dict:
     left_out = records.read(tasks_record).result["left_out"] if tasks_record else {}
     names = [name for name in spec.tasks if name not in left_out]
     kept = Kept(spec, folder)
-    with memory.bounded(model.device()), ExitStack() as opened:
-        lm, parameters, about = _opened(opened, spec, source, folder)
-        finished, failed = suite.ask(lm, spec, names, folders, kept, progress)
-        samples, lacking = _samples(lm, spec)
+    try:
+        with memory.bounded(model.device()):
+            opened = _opened(spec, source, folder)
+            lm = opened.adapter(spec)
+            finished, failed = suite.ask(lm, spec, names, folders, kept, progress)
+            samples, lacking = _samples(lm, spec)
+    finally:
+        _last.leave()
     _write(finished, folder)
     kept.forget()
     return {
-        "parameters": parameters,
+        "parameters": opened.parameters,
         "scores": [row for task in finished for row in task.scores],
         "answers": [row for task in finished for row in task.answers],
         "constructions": [row for task in finished for row in task.constructions],
         "failed": failed + lacking,
         "samples": samples,
-        "model": about,
+        "model": opened.loaded(spec),
     }
 
 
-def _opened(opened: ExitStack, spec: EvaluateSpec, source: Path | None, folder: Path) -> tuple:
-    """What `adapters.opened` gives; a model that does not fit into memory is refused."""
+_last = adapters.Last()
+
+
+def stay(on: bool) -> None:
+    """Whether the model stays loaded after a run, for the next one of this process."""
+    _last.stays = on
+    _last.leave()
+
+
+def _opened(spec: EvaluateSpec, source: Path | None, folder: Path) -> adapters.Opened:
+    """A model that does not fit into memory is refused."""
     try:
-        return opened.enter_context(adapters.opened(spec, source, folder))
+        return _last.opened(spec, source, folder)
     except Exception as error:
         if memory.is_out_of_memory(error):
             raise Refusal("out-of-memory", suite.first_line(error)) from error

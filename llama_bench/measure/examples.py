@@ -8,20 +8,22 @@ task of the same texts, so that scores before and after are asked in the same wo
 told apart by their likelihood where they are a few labels, and otherwise written, up to the end
 that the training's answers have.
 
-Of held-out documents those are left that no training or validation example is from: on them
-forgetting is measured.
+All tasks that are written from held-out documents divide them alike, whichever of them are asked
+for. Those documents are left that no training or validation example is from: on them forgetting is
+measured.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from llama_bench.fields import UserError
 from llama_bench.measure.labelled import docstrings, files, from_parts, from_rows
 from llama_bench.measure.labelled.division import divide, in_turns, kinship
-from llama_bench.measure.labelled.example import END, Example
+from llama_bench.measure.labelled.example import END, Example, rank
 from llama_bench.measure.text import held_out
 from llama_bench.measure.text.near_duplicates import groups, sketches
 from llama_bench.specs import ExamplesSpec
@@ -29,16 +31,19 @@ from llama_bench.specs import ExamplesSpec
 TRAIN, TEST, VALIDATION = DEALT = ("train", "test", "validation")
 LEAST_TEST = 20  # fewer tell nothing: the standard error of a share would exceed 0.1
 MOST_LABELS = 200  # each of them is scored for each test example
+REPEATED = "a repeated example"
 
 Parts = dict[str, list[Example]]
 
 
 @dataclass(frozen=True)
 class Found:
-    """All examples that there are; `near` names, for a held-out document, the first of those that
-    are nearly the same. With `choices` answers are labels, and otherwise end with `end`."""
+    """All examples that there are, each once; `tasks` are those by which their documents are
+    divided (division.py). `near` names, for a held-out document, the first of those that are nearly
+    the same. With `choices` answers are labels, and otherwise end with `end`."""
 
     examples: list[Example]
+    tasks: list[tuple[list[Example], bool]]
     near: dict[str, str]
     choices: bool
     description: str
@@ -97,49 +102,69 @@ def _bytes(example: Example) -> int:
 def _found(
     spec: ExamplesSpec, key: str, documents: list, paths: list[Path], left_out: Counter
 ) -> Found:
-    if spec.corpus:
-        examples, end = from_rows.examples(spec, key, paths, left_out)
-        asked = " ".join(f"{spec.prompt} -> {spec.answer}".split())
-        if not examples:
-            raise UserError(f"{key}.examples: no row has a prompt and an answer ({asked})")
-        return Found(examples, {}, spec.choices, asked, end)
+    if not spec.corpus:
+        return _of_documents(spec.source, key, documents, left_out)
+    read, end = from_rows.examples(spec, key, paths, left_out)
+    asked = " ".join(f"{spec.prompt} -> {spec.answer}".split())
+    if not read:
+        raise UserError(f"{key}.examples: no row has a prompt and an answer ({asked})")
+    examples = _once(read, lambda each: each[1:])
+    left_out[REPEATED] += len(read) - len(examples)
+    return Found(examples, [(examples, spec.choices)], {}, spec.choices, asked, end)
+
+
+def _of_documents(source: str, key: str, documents: list, left_out: Counter) -> Found:
+    """A prompt that several documents have is asked once. Labels come first: they have the fewest
+    documents."""
     near = _near(documents)
-    if spec.source == "docstring":
-        examples = docstrings.examples(documents)
-        lacking = "no Python code with docstrings is in the held-out documents"
-        about = "the first line of a docstring, from the signature of its function or class"
-    else:
-        examples = from_parts.examples(documents, near)
-        lacking = (
-            "the held-out documents are not from two folders or files to tell apart, of "
-            f"{from_parts.LEAST_DOCUMENTS} documents each"
-        )
-        named = sorted({example.answer.strip() for example in examples})
-        about = f"which part of the corpus an excerpt is from: {', '.join(named)}"
-    if not examples:
+    found = {
+        "part": from_parts.examples(documents, near),
+        "docstring": docstrings.examples(documents),
+    }
+    if not found[source]:
+        lacking = {
+            "part": "the held-out documents are not from two folders or files to tell apart, of "
+            f"{from_parts.LEAST_DOCUMENTS} documents each",
+            "docstring": "no Python code with docstrings is in the held-out documents",
+        }
         raise UserError(
-            f"{key}.examples: {spec.source} is not possible with this corpus: {lacking}"
+            f"{key}.examples: {source} is not possible with this corpus: {lacking[source]}"
         )
-    return Found(examples, near, spec.source == "part", about)
+    once = {name: _once(made, lambda each: each.prompt) for name, made in found.items()}
+    left_out[REPEATED] += len(found[source]) - len(once[source])
+    about = "the first line of a docstring, from the signature of its function or class"
+    if source == "part":
+        named = sorted({example.answer.strip() for example in found[source]})
+        about = f"which part of the corpus an excerpt is from: {', '.join(named)}"
+    tasks = [(once["part"], True), (once["docstring"], False)]
+    return Found(once[source], tasks, near, source == "part", about)
+
+
+def _once(examples: list[Example], asked: Callable) -> list[Example]:
+    """The first by name of a document of those that are `asked` the same."""
+    found: dict = {}
+    for example in sorted(examples):
+        found.setdefault(asked(example), example)
+    return list(found.values())
 
 
 def _near(documents: list[tuple[str, str]]) -> dict[str, str]:
-    group = groups(sketches([text.encode() for _, text in documents]))
-    return {name: documents[first][0] for (name, _), first in zip(documents, group, strict=True)}
+    group = groups(sketches([text.encode() for _, text in documents])).tolist()
+    first: dict[int, str] = {}
+    for (name, _), number in zip(documents, group, strict=True):
+        first[number] = min(name, first.get(number, name))
+    return {name: first[number] for (name, _), number in zip(documents, group, strict=True)}
 
 
 def _split(spec: ExamplesSpec, found: Found, left_out: Counter) -> Parts:
-    """A prompt that several held-out documents have is asked once; labels that cannot be learnt,
-    because the training part lacks them, are left out."""
-    distinct = {}
-    for example in sorted(found.examples):
-        distinct.setdefault(example[1:] if spec.corpus else example.prompt, example)
-    left_out["a repeated example"] += len(found.examples) - len(distinct)
-    examples = list(distinct.values())
-    kin = kinship(examples, found.near)
+    """Labels that cannot be learnt, because the training part lacks them, are left out."""
+    kin = found.near or kinship(found.examples)
     shares = (1 - spec.test - spec.validation, spec.test, spec.validation)
-    divided = divide(examples, kin, shares, spec.seed, found.choices)
-    parts = _bounded(spec, dict(zip(DEALT, divided, strict=True)))
+    part_of = divide(found.tasks, kin, shares, spec.seed)
+    divided: Parts = {part: [] for part in DEALT}
+    for example in sorted(found.examples, key=lambda each: rank(spec.seed, *each)):
+        divided[DEALT[part_of[kin[example.document]]]].append(example)
+    parts = _bounded(spec, divided)
     if not found.choices:
         return parts
     known = {example.answer for example in parts[TRAIN]}

@@ -67,9 +67,7 @@ def _refuse_misfits(spec: FuseSpec, members: list[Member], control: Member | Non
     if not spec.of_outputs and (spec.method != "mergekit" or spec.growing):
         agreement.one_shape(members)
     elif spec.line:
-        agreement.one_shape(
-            members[:2], "a line needs one shape; fuse.<name>.line: 0 leaves it out"
-        )
+        agreement.one_shape(members[:2], "a line needs one shape; give the fusion line: 0")
     if spec.method == "mergekit":
         with_mergekit.refuse_unrunnable(spec.configuration, members)
     allowed = bool(spec.allow_unrelated) or spec.of_outputs

@@ -2,27 +2,41 @@
 
 The steps themselves (prepare, train, ...) are plain functions of a typed spec, a folder and the
 inputs' paths; what all of them need around them stands here once.
+
+A process that has imported its libraries and loaded its model may go on to other runs that need
+the same. Their records wait under another name, `AHEAD`, for the jobs that snakemake starts for
+them: it would delete a record that it did not see made. Its own waits there too until the process
+is done, so that an accident of a later run does not cost it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import importlib
 import os
-import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 from llama_bench import records
 from llama_bench.fields import UserError
 from llama_bench.measure import gpu
+from llama_bench.measure.process import (
+    Progress,
+    die_with_parent,
+    give_threads,
+    logged,
+    started,
+    threads,
+)
 from llama_bench.measure.training import world
 from llama_bench.records import Record, Refusal
 from llama_bench.specs import SPECS
+from llama_bench.specs.identity import Spec
 
 ON_GPU = (
     "train",
@@ -32,60 +46,78 @@ ON_GPU = (
     "limits",
     "probe",
 )  # verbs that use one where there is one
+AHEAD = "ahead.json"  # a finished record whose own job is still to come, or to end
+LOCK, AHEAD_LOCK = ".lock", ".ahead"  # of who works on a run; of who does so ahead of its job
 
 
 class Failure(Exception):
     """An accident: no record is written, the next start tries again. The message is one line."""
 
 
-class Progress:
-    """A line every few seconds: where the job is and how long it has to go."""
-
-    def __init__(self, title: str, every_seconds: float = 5.0):
-        self.title, self.every = title, every_seconds
-        self.began = self.last = time.monotonic()
-
-    def __call__(self, done: float, of: float, note: str = "") -> None:
-        """`done` of `of` units of work are behind us."""
-        now = time.monotonic()
-        if now - self.last < self.every and done < of:
-            return
-        self.last = now
-        spent = now - self.began
-        left = spent * (of - done) / done if done else None
-        eta = f", {left:.0f} s to go" if left else ""
-        self.say(f"{done / of:4.0%} {note} ({spent:.0f} s{eta})")
-
-    def say(self, text: str) -> None:
-        if world.rank() > 0:
-            return
-        print(f"[{self.title}] {text}", file=_terminal, flush=True)
-        if _terminal is not sys.stderr:
-            print(text, file=sys.stderr, flush=True)
-
-
-_terminal = sys.stderr
-
-
-def carry_out(verb: str, spec_text: str, output: Path, inputs: list[Path]) -> None:
-    """Run one step and write its record to `output`.
+def carry_out(
+    verb: str,
+    spec_text: str,
+    output: Path,
+    inputs: list[Path],
+    others: Iterable[tuple[str, Path, list[Path]]] = (),
+) -> None:
+    """Run one step and write its record to `output`; then those of `others` that nobody has begun.
 
     Raises UserError for a wrong spec or input, Failure (log.txt holds the traceback) for an
     accident. A record that exists already is left alone: its question has been answered.
     Of several processes that train together, the one of rank 0 holds the lock and the record.
     """
     spec = SPECS[verb].parse(spec_text)
+    others = [(SPECS[verb].parse(text), *rest) for text, *rest in others]
     folder = output.parent
     folder.mkdir(parents=True, exist_ok=True)
-    _die_with_parent()
-    lock = _locked(folder) if world.rank() == 0 else contextlib.nullcontext()
-    with lock, _logged(folder / "log.txt"):
+    die_with_parent()
+    ahead = folder / AHEAD
+    with _alone(verb, spec, folder):
         if output.exists():
             return
+        if not ahead.exists():
+            record = _logged_measure(verb, spec, folder, inputs, started(), bool(others))
+            if world.rank() > 0:
+                return
+            record.write(ahead)
+            _go_on(verb, others)
+        os.utime(ahead)  # as new as the job that it is from
+        os.replace(ahead, output)
+
+
+def _go_on(verb: str, others: list[tuple[Spec, Path, list[Path]]]) -> None:
+    try:
+        for other in others:
+            _go_ahead(verb, *other)
+    finally:
+        if others:
+            _step(verb).stay(False)
+
+
+def _go_ahead(verb: str, spec: Spec, output: Path, inputs: list[Path]) -> None:
+    """Leave a run's record for its job, unless that has begun, or cannot yet. An accident is told
+    by its log, and by that job, which tries again."""
+    folder, ahead = output.parent, output.parent / AHEAD
+    if not all(path.exists() for path in inputs):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        contextlib.suppress(UserError, Failure),
+        _locked(folder / AHEAD_LOCK),
+        _locked(folder / LOCK),
+    ):
+        if not output.exists() and not ahead.exists():
+            _logged_measure(verb, spec, folder, inputs, time.time(), True).write(ahead)
+
+
+def _logged_measure(verb: str, spec: Spec, folder: Path, inputs: list[Path], *manner) -> Record:
+    """Raises UserError, or Failure for whatever nobody foresaw; the log's last line says why."""
+    with logged(folder / "log.txt"):
         try:
-            record = _measure(verb, spec, folder, inputs)
+            return _measure(verb, spec, folder, inputs, *manner)
         except (UserError, Failure) as error:
-            print(error, file=sys.stderr, flush=True)  # the log's last line says why it ended
+            print(error, file=sys.stderr, flush=True)
             raise
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -96,27 +128,28 @@ def carry_out(verb: str, spec_text: str, output: Path, inputs: list[Path]) -> No
             raise Failure(
                 f"{verb} {spec.id} failed: {detail} (log: {folder / 'log.txt'})"
             ) from None
-        if world.rank() == 0:
-            record.write(output)
 
 
-def _measure(verb: str, spec, folder: Path, inputs: list[Path]) -> Record:
-    began = _process_start()
+def _measure(
+    verb: str, spec: Spec, folder: Path, inputs: list[Path], began: float, stays: bool
+) -> Record:
+    """`began` in seconds since 1970; what `stays` is kept for the next run of this process."""
     status, reason, result = "ok", None, {}
-    ready = None
+    ready, progress = None, Progress(f"{verb} {spec.id}")
     try:
         _refuse_unfinished(spec, inputs)
         if verb in ON_GPU and getattr(spec, "device", "cuda") == "cuda":
             named = getattr(spec, "device_name", None)
-            gpu.claim(Progress(f"{verb} {spec.id}").say, named, gpu.wanted())
-        step = importlib.import_module(f"llama_bench.measure.{verb}")
-        _give_threads()
+            gpu.claim(progress.say, named, gpu.wanted())
+        step = _step(verb)
+        if stays:
+            step.stay(True)
+        give_threads()
         ready = time.time()
-        result = step.run(spec, folder, inputs, Progress(f"{verb} {spec.id}"))
+        result = step.run(spec, folder, inputs, progress)
     except Refusal as refusal:
         status, reason, result = refusal.status, refusal.reason, refusal.result
-        print(f"{status}: {reason}", file=sys.stderr)
-        print(f"[{verb} {spec.id}] {status}: {reason}", file=_terminal, flush=True)
+        progress.say(f"{status}: {reason}")
     ended = time.time()
     return Record(
         id=spec.id,
@@ -130,19 +163,11 @@ def _measure(verb: str, spec, folder: Path, inputs: list[Path]) -> Record:
     )
 
 
-def threads() -> int:
-    """What snakemake gave this job, which torch, BLAS and OpenMP read too."""
-    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count())
+def _step(verb: str) -> ModuleType:
+    return importlib.import_module(f"llama_bench.measure.{verb}")
 
 
-def _give_threads() -> None:
-    """torch reads OMP_NUM_THREADS itself unless something made up its mind before."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.get_num_threads() != threads():
-        torch.set_num_threads(threads())
-
-
-def _refuse_unfinished(spec, inputs: list[Path]) -> None:
+def _refuse_unfinished(spec: Spec, inputs: list[Path]) -> None:
     """A run that rests on one which gave no result has none either, and says so; of a sweep's
     trainings one result is enough."""
     swept = getattr(spec, "sweep", None) or ()
@@ -155,53 +180,26 @@ def _refuse_unfinished(spec, inputs: list[Path]) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path):
-    """One process per run: a job that outlived its snakemake must not be doubled."""
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Failure(f"{folder} is being worked on by another process") from None
+def _alone(verb: str, spec: Spec, folder: Path) -> Iterator[None]:
+    """One process per run: a job that outlived its snakemake must not be doubled. One that goes
+    ahead of this is waited for: it leaves the record. Raises Failure."""
+    with contextlib.ExitStack() as held:
+        if world.rank() == 0:
+            say = Progress(f"{verb} {spec.id}").say
+            with _locked(folder / AHEAD_LOCK, say):
+                held.enter_context(_locked(folder / LOCK))
         yield
 
 
 @contextlib.contextmanager
-def _logged(path: Path):
-    """All that is printed goes to the log, also by compiled libraries; progress to the terminal."""
-    global _terminal
-    terminal, out = os.dup(2), os.dup(1)
-    sys.stdout.flush()
-    with open(path, "a", encoding="utf-8") as log, os.fdopen(terminal, "w") as shown:
-        _terminal = shown
-        print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {sys.argv[1:]}", file=log, flush=True)
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+def _locked(path: Path, say: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Raises Failure where another process has the lock; with `say` waits for it instead."""
+    with open(path, "w") as lock:
         try:
-            yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os.dup2(out, 1)
-            os.dup2(terminal, 2)
-            os.close(out)
-            _terminal = sys.stderr
-
-
-def _process_start() -> float:
-    """Seconds since the epoch at which this process began, its interpreter's start included."""
-    try:
-        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, IndexError, ValueError, AttributeError):
-        age = time.process_time()
-    return time.time() - age
-
-
-def _die_with_parent() -> None:
-    """On Linux, end when the starter ends: a killed snakemake leaves nobody behind.
-
-    (A shell replaces itself by the last command of `bash -c`, so the starter is snakemake.)
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if say is None:
+                raise Failure(f"{path.parent} is being worked on by another process") from None
+            say("waits for the process that is at it already")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

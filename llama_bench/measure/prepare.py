@@ -24,7 +24,7 @@ os.environ["RAYON_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(os.cp
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
 from llama_bench.fields import UserError
-from llama_bench.measure import job
+from llama_bench.measure import job, process
 from llama_bench.measure.text import cleaning, held_out, tokenizer, training_text
 from llama_bench.measure.text.corpus import Document, documents
 from llama_bench.measure.text.near_duplicates import groups
@@ -101,7 +101,7 @@ def _prepared(spec: PrepareSpec, folder: Path, given: Inputs, progress) -> dict:
     if not given.base:
         _provide_tokenizer(spec, folder / held_out.TOKENIZER, given.tokenizer, training, progress)
         drawn = held_out.write(folder, folder / SHUFFLED, index[validation], index[test])
-    packed = training_text.write(training, folder, job.threads(), progress)
+    packed = training_text.write(training, folder, process.threads(), progress)
     if not packed.documents:
         after = f" and {', '.join(steps)}" if steps else ""
         raise UserError(f"data.corpus: nothing is left to train on after the held-out text{after}")
@@ -138,7 +138,7 @@ def _read(spec: PrepareSpec, shuffled: Path, paths: list[Path], progress) -> tup
     # of a stream the beginning is taken, for all of it may be too much; else a part from all over
     shuffle = Shuffle(shuffled, spec.seed, None if is_stream else most)
     next_told = 2**26
-    for seen in shuffle.fill(readable(), job.threads()):
+    for seen in shuffle.fill(readable(), process.threads()):
         if seen >= next_told:
             progress.say(f"{seen / 1e6:.0f} MB of text read")
             next_told *= 2

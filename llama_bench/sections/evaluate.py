@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from llama_bench import sources
 from llama_bench.fields import Base, Count, Name
@@ -26,6 +26,15 @@ HELD_OUT_TASKS = (
 )
 
 
+Version = Annotated[
+    str,
+    BeforeValidator(
+        lambda given: str(given) if type(given) in (int, float) else given,
+        json_schema_input_type=str | int | float,
+    ),
+]
+
+
 class Suite(Base):
     """lm-eval tasks that are asked together of every model."""
 
@@ -41,7 +50,7 @@ class Suite(Base):
     """Rows of a pass at most; left out, as many as fit."""
     chat_template: bool = False
     """Ask in the form that a model was tuned to."""
-    versions: dict[str, str | int | float] = {}
+    versions: dict[str, Version] = {}
     """By task: the version that its file must have, so that a change is told."""
     generation: Generation | None = None
     """Instead of the tasks' own settings."""

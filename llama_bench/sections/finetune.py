@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from llama_bench import sources
-from llama_bench.fields import Base, Count, Name, Real, Share, number, unknown
+from llama_bench.fields import Base, Count, Name, Positive, Real, Share, number, unknown
 from llama_bench.sections.data import Source
 from llama_bench.specs import Corpus
 from llama_bench.templates import Template
@@ -38,7 +38,7 @@ class Lora(Base):
 
     rank: Count = Field(8, gt=0)
     """Of the products."""
-    alpha: Real = Field(16, gt=0)
+    alpha: Positive = 16
     """They are scaled by alpha / rank."""
     targets: list[str] = [
         *("q_proj", "k_proj", "v_proj", "o_proj"),
@@ -93,7 +93,7 @@ class FineTuning(Base):
     """Examples a step."""
     context: Count | None = Field(None, gt=1)
     """Tokens of a window; left out, train.context."""
-    learning_rate: Real | None = Field(None, gt=0)
+    learning_rate: Positive | None = None
     """Peak rate; left out, a rule of size (2e-5 where only the Hub knows the size)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What products are computed in."""
@@ -127,6 +127,8 @@ class FineTuning(Base):
             )
         if not self.source:
             self._check_own()
+        if "lora" in self.model_fields_set and "lora" not in self.methods:
+            raise ValueError("lora: is used by methods: [lora] alone; add it, or leave lora out")
         if self.validation + self.test >= 1:
             raise ValueError("validation, test: leave no examples to train on")
         self.corpus  # noqa: B018 - a file that is not there is refused here, by key

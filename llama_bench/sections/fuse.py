@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from llama_bench.fields import Base, Count, Name, Real, kinds
+from llama_bench.fields import Base, Count, Name, Positive, Real, kinds
 from llama_bench.specs import OF_OUTPUTS, Method, check_weights
 
 
@@ -43,9 +43,9 @@ class Fusion(Base):
     product)."""
     weights: list[Real] | None = None
     """Of method given, or of weighting given."""
-    weighting: str | None = Field(None, pattern="^(softmax|given)$")
+    weighting: Literal["softmax", "given"] | None = None
     """Of outputs: softmax or given; left out, uniform."""
-    temperature: Real = Field(1.0, gt=0)
+    temperature: Positive = 1.0
     """Softmax's."""
     configuration: dict[str, Any] | None = None
     """mergekit's own, in which members are member_1, member_2, ..."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from llama_bench.fields import Base, Count, Real
+from llama_bench.fields import Base, Count, Positive, Real
 
 # how the number of new tokens is spelled, in lm-eval's order of precedence; ours is the first
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -33,7 +33,6 @@ SERVED = (
     "repetition_penalty",
 )
 
-Positive = Annotated[Real, Field(gt=0)]
 Part = Annotated[Real, Field(ge=0, le=1)]
 Strings = Annotated[
     list[str],
@@ -57,10 +56,19 @@ def not_served(settings: Mapping[str, Any]) -> list[str]:
     return sorted(set(settings) - set(SERVED))
 
 
+def _all_spellings(schema: dict[str, Any]) -> None:
+    """Editors complete and check by the schema, which knows no validators."""
+    keys = schema["properties"]
+    for name in LENGTHS[1:]:
+        keys[name] = {**keys[LENGTHS[0]], "description": f"The same as {LENGTHS[0]}."}
+
+
 class Generation(Base):
     """transformers' settings by its names, but `max_gen_toks` (new tokens) and `until` (stop
     strings) by lm-eval's. A `temperature` above 0 draws; `do_sample: false` takes the likeliest
     token, or with `num_beams` the likeliest text."""
+
+    model_config = ConfigDict(json_schema_extra=_all_spellings)
 
     max_gen_toks: Count | None = Field(None, gt=0)
     """New tokens at most."""

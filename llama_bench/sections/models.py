@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError, model_validator
 
 from llama_bench import sources
-from llama_bench.fields import Base, Count, Name, Real, short
+from llama_bench.fields import Base, Count, Name, Positive, short
 from llama_bench.sections.origin import Origin
 from llama_bench.shape import Shape, shape_of_size
 from llama_bench.specs import Pretrained
@@ -21,19 +21,19 @@ class Trained(Base):
     """What tables and figures call it; left out, its size."""
     size: Count | None = None
     """Parameters without embeddings, to come close to; or give a shape."""
-    layers: Count | None = None
+    layers: Count | None = Field(None, gt=0)
     """Of a shape."""
-    width: Count | None = None
+    width: Count | None = Field(None, gt=0)
     """Of the residual stream."""
-    heads: Count | None = None
+    heads: Count | None = Field(None, gt=0)
     """Of attention."""
-    kv_heads: Count | None = None
+    kv_heads: Count | None = Field(None, gt=0)
     """Of keys and values; left out, as many as heads."""
-    ffn_width: Count | None = None
+    ffn_width: Count | None = Field(None, gt=0)
     """Of the feed-forward layers; left out, by rule."""
     tied_embeddings: bool = True
     """One table for what is read and what is written."""
-    learning_rate: Real | None = Field(None, gt=0)
+    learning_rate: Positive | None = None
     """Its peak rate; left out, train.learning_rate or the rule's."""
 
     @model_validator(mode="after")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from llama_bench.fields import Base, Count, Real, Share, kinds
+from llama_bench.fields import Base, Count, Positive, Real, Share, kinds
 
 
 class FlopBudgets(Base):
@@ -27,7 +27,7 @@ class FlopBudgets(Base):
 class Sweep(Base):
     """Measures the best peak rate of every size, which the ladder then takes."""
 
-    factors: list[Annotated[Real, Field(gt=0)]] = [0.5, 1.0, 2.0]
+    factors: list[Positive] = [0.5, 1.0, 2.0]
     """Of the recipe's rate: a short training at each."""
     budget: Count | None = Field(None, gt=0)
     """Tokens of each; left out, the smallest budget."""
@@ -55,7 +55,7 @@ class Train(Base):
     """Sequences a step; left out, a rule of the horizon."""
     horizon: Count | None = Field(None, gt=0)
     """Tokens that rate, batch and warm-up are meant for; left out, 20 per parameter."""
-    learning_rate: Real | None = Field(None, gt=0)
+    learning_rate: Positive | None = None
     """Peak rate of all sizes; left out, a rule of size and horizon."""
     sweep: Sweep | None = None
     """Measure the best rate of every size first."""
@@ -71,7 +71,7 @@ class Train(Base):
     """AdamW's, of matrices."""
     betas: tuple[Share, Share] = (0.9, 0.95)
     """AdamW's."""
-    clip: Real = Field(1.0, gt=0)
+    clip: Positive = 1.0
     """The largest norm that a step's gradient may have."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What products are computed in; weights and optimizer stay float32."""

@@ -23,7 +23,7 @@ class EvaluateSpec(Spec):
     """
 
     verb: ClassVar[str] = "evaluate"
-    recipe: int = 3
+    recipe: int = 4
     train: str | None = None
     pretrained: Pretrained | None = None
     tasks: tuple[str, ...]
@@ -45,6 +45,13 @@ class EvaluateSpec(Spec):
     fuse: str | None = None
     examples: tuple[str, ...] | None = None
     batch: Count | None = None
+
+    @property
+    def loaded(self) -> tuple:
+        """What decides the model that is loaded, or served: specs that agree in it can be asked of
+        one that was loaded once."""
+        made = (self.train, self.finetune, self.fuse, self.state)
+        return (*made, self.pretrained, self.precision, self.engine, self.quantization)
 
     @property
     def run(self) -> str | None:

@@ -19,11 +19,12 @@ class ExamplesSpec(Spec):
     the corpus a text is from, or what a function's docstring says), or read from a `corpus` whose
     columns fill the templates `prompt` and `answer`. With `choices` the answers are a few labels,
     to be told apart; else they are written. `document` is the column whose rows stay together;
-    `validation` and `test` are shares of the examples.
+    `validation` and `test` are shares of the examples; held-out documents are divided by them and
+    `seed` alone, in the same way whatever is asked of them.
     """
 
     verb: ClassVar[str] = "examples"
-    recipe: int = 2
+    recipe: int = 3
     task: str
     data: str
     source: Literal["part", "docstring"] | None = None

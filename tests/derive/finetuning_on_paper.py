@@ -147,7 +147,12 @@ class Tunings:
                 [step, 3 / step, "" if step % 20 else 4 / step, 0.001] for step in (10, 20)
             )
 
-    def _evaluation(self, name, label, named, right, run=None):
+    def fused(self, name, label, run, right):
+        """The evaluation of a fusion of fine-tunings on the test of one of them."""
+        named = {"suite": name, "fuse": "tuned", "method": "uniform"}
+        self._evaluation(name, label, named, right, run, "fuse")
+
+    def _evaluation(self, name, label, named, right, run=None, made_by="finetune"):
         """The first of the items in one order for all models are right, so that pairs are tight."""
         shape, task = shape_of_size(self.paper.sizes[label]), f"{name}_test"
         order = np.random.default_rng(5).permutation(ITEMS)
@@ -155,7 +160,8 @@ class Tunings:
         result = results.evaluate(label, shape, BUDGET, 3.0) | made["result"]
         labels = {"model": label, "budget": BUDGET, "seed": 0} | named
         id = "-".join([label, name, "before"]) if run is None else run
-        spec = {"finetune": run} if run else {"train": f"{label}-{BUDGET}-s0"}
+        id += f"-{name}" if made_by == "fuse" else ""
+        spec = {made_by: run} if run else {"train": f"{label}-{BUDGET}-s0"}
         folder = self.paper.add("evaluate", f"{id}-eval", labels, result, spec)
         parquet.write_table(pyarrow.Table.from_pylist(made["rows"]), folder / "items.parquet")
 

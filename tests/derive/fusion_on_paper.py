@@ -44,9 +44,9 @@ def fuse(paper: Paper, label: str, name="soup", budget=800_000, related=True, **
         paper.add("fuse", id, labels | {"method": method}, result, spec)
 
 
-def tuned(paper: Paper, label: str, name="tuned", budget=800_000) -> None:
+def tuned(paper: Paper, label: str, ids=("tuned-a", "tuned-b"), budget=800_000) -> None:
     """Two fine-tunings of one base, whose fusion also judged one with their steps together."""
-    shape, ids = shape_of_size(paper.sizes[label]), ["tuned-a", "tuned-b"]
+    shape, name = shape_of_size(paper.sizes[label]), "tuned"
     loss = law(shape.size, budget)
     labels = {"model": label, "budget": budget, "seed": 0, "fuse": name, "control": "tuned-ab"}
     for method, gain in (("uniform", 0.02), ("mixture", 0.03)):

@@ -21,7 +21,7 @@ from study_on_paper import Paper, shape_of_size
 from llama_bench import overlaps
 from llama_bench.derive.figures import drawing, finetuning
 from llama_bench.derive.tables import study_tables
-from llama_bench.derive.words import finetune_table, finetunetext, finetunings, measured
+from llama_bench.derive.words import finetune_table, finetunetext, finetunings, measured, scores
 from llama_bench.derive.words.measured import Number
 
 THREE = {"50k": 50_000, "300k": 300_000, "1.6M": 1_600_000}
@@ -191,12 +191,12 @@ def test_written_answers_are_compared_by_what_they_share_with_the_right_one(tmp_
 
 
 def test_where_nothing_is_exactly_right_what_is_right_in_part_is_told():
-    rows = [("exact_match", 0.0), ("chrf", 3.0), ("exact_match", 0.0), ("chrf", 0.0)]
-    scores = pandas.DataFrame(rows, columns=["metric", "value"])
-    assert finetunings._main(scores, "exact_match") == "chrf"
-    scores.loc[0, "value"] = 0.1
-    assert finetunings._main(scores, "exact_match") == "exact_match"
-    assert finetunings._main(scores[:0], "exact_match") == "exact_match"
+    values = [("exact_match", 0.0), ("chrf", 3.0), ("exact_match", 0.0), ("chrf", 0.0)]
+    rows = pandas.DataFrame(values, columns=["metric", "value"])
+    assert scores.telling(rows, "exact_match") == "chrf"
+    rows.loc[0, "value"] = 0.1
+    assert scores.telling(rows, "exact_match") == "exact_match"
+    assert scores.telling(rows[:0], "exact_match") == "exact_match"
 
 
 def test_the_study_s_own_ladder_does_not_change_by_fine_tuning(study, tmp_path):

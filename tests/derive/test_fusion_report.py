@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from finetuning_on_paper import Tunings
 from fusion_on_paper import (
     CONTROL_GAIN,
     DESTROYED,
@@ -27,7 +28,7 @@ from pages_on_paper import drawn, page, tabled
 from study_on_paper import Paper, law, shape_of_size
 
 from llama_bench.derive.tables import study_tables
-from llama_bench.derive.words import fusion_table, fusions, fusiontext
+from llama_bench.derive.words import finetune_table, fusion_table, fusions, fusiontext
 
 TWO = {"50k": 50_000, "300k": 300_000}
 ONE = {"50k": 50_000}
@@ -261,6 +262,29 @@ def test_a_control_of_fine_tunings_is_what_the_fusion_measured(tmp_path):
     assert (scored["rows"][0]["member"], scored["rows"][0]["best"]) == ("0.500", "0.600")
     assert "one model, summed compute better" in scored["words"][0]
     assert "steps of all" in drawn(paper)["fusion-gain-tuned"]["caption"]
+
+
+def test_a_task_that_was_learned_is_told_as_where_it_was_learned(tmp_path):
+    """Of written answers, none of which is exactly right, by chrF; and that tasks cross is said of
+    those alone that divide the same documents by other shares."""
+    paper = small(tmp_path)
+    tunings, ids = Tunings(paper), []
+    for name in ("part", "docstring"):
+        tunings.examples(name)
+        tunings.tuned(name, "50k", gain=-1.0 if name == "docstring" else 0.0)
+        ids.append(f"50k-{name}-1-full-s0")
+    tuned(paper, "50k", ids)
+    for name, right in (("part", 0.5), ("docstring", 0.0)):
+        tunings.fused(name, "50k", "uniform-of-2-50k-tuned", right)
+    tables = tabled(paper)
+    scored, learned = fusion_table.told(tables)["scores"], finetune_table.told(tables)["tasks"]
+    shown = {row["task"].removesuffix(" test"): row["metric"] for row in scored["rows"]}
+    assert shown == {"part": "accuracy", "docstring": "chrF"}
+    assert shown == {task["name"]: task["metric"] for task in learned}
+    crossing = "In tuned, one task’s test documents may be among those that another task’s"
+    assert not any(text.startswith(crossing) for text in scored["words"])
+    changed_records(paper, lambda record: record["spec"].update(test=0.4), "examples/part-ee")
+    assert fusion_table.told(tabled(paper))["scores"]["words"][0].startswith(crossing)
 
 
 def test_controls_that_cannot_be_are_told_apart_from_those_not_measured(tmp_path):

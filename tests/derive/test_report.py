@@ -190,6 +190,21 @@ def test_a_partial_report_says_what_is_missing(tmp_path):
     assert "5M <small>missing record</small>" in text
 
 
+def test_what_failed_for_one_reason_is_one_row():
+    keys = ["run", "verb", "model", "what", "status", "reason", "log"]
+    rows = [("a-1", "evaluate", "a", f"task {n}", "failed", "no data", None) for n in range(16)]
+    rows += [("a-1", "evaluate", "a", "other", "failed", "no metric", None)]
+    rows += [("b-2", "evaluate", "b", "task 0", "failed", "no data", None)]
+    runs = pandas.DataFrame([], columns=["id", "verb", "model", "status", "log"])
+    found = report._failures(pandas.DataFrame(rows, columns=keys), runs)
+    told = [(row["run"], row["what"], row["reason"]) for row in found]
+    assert told == [
+        ("a-1", "16 tasks, such as task 0", "no data"),
+        ("a-1", "other", "no metric"),
+        ("b-2", "task 0", "no data"),
+    ]
+
+
 def test_a_study_of_failures_alone_has_a_report(tmp_path):
     paper = Paper(tmp_path)
     paper.train("300k", shape_of_size(300_000), 200_000, status="out-of-memory", reason="9 GiB")

@@ -326,6 +326,16 @@ def test_scores_that_are_all_the_same_tell_nothing_apart():
     assert row["told_apart"] is False and row["ratio"] is None
 
 
+def test_a_mark_is_explained_of_the_columns_that_have_it():
+    assert noisetext.mark(["Model", "cloze †", "bits per byte"]).endswith("sizes apart: cloze.")
+    assert noisetext.mark(["Model", "cloze"]) == ""
+
+
+def test_a_task_of_its_metrics_name_is_named_once():
+    assert scores.title("heldout_bits_per_byte", "bits_per_byte") == "bits per byte"
+    assert scores.title("heldout_cloze", "acc") == "cloze: accuracy"
+
+
 def test_a_task_that_tells_nothing_is_marked_and_not_dropped(tmp_path):
     paper = Paper(tmp_path, sizes=TWO)
     for label, right in zip(TWO, (20, 21), strict=True):

@@ -191,6 +191,25 @@ def test_documents_are_apart_and_counted(source, request):
     assert {row["document"] for row in written.test} <= set(unseen)
 
 
+def test_what_one_task_trains_on_no_other_tests(documents, tmp_path):
+    """Nor a near copy of it, which lies in another folder; however many items are asked."""
+    copy = {"json/tables.py": documents["csv.py"].replace("DictReader", "Reader")}
+    record = prepare(tmp_path / "prepare", documents | copy)
+    parts = {}
+    for seed in range(2):
+        for source, items in {"part": 400, "docstring": 300}.items():
+            folder = tmp_path / f"{source}{seed}"
+            found = Written(folder, [record], source=source, seed=seed, items=items)
+            assert_apart(found)
+            for part_, rows in found.parts.items():
+                for name in {row["document"].replace("json/tables", "csv") for row in rows}:
+                    parts.setdefault((seed, name), []).append(part_)
+    both = {of: each for of, each in parts.items() if len(each) == 2}
+    assert len(both) > 40 and (0, "csv.py") in both
+    assert all(part_ == other for part_, other in both.values())
+    assert {part_ for part_, _ in both.values()} == {"train", "validation", "test"}
+
+
 @pytest.mark.parametrize("source", ["part", "docstring"])
 def test_bytes_follow_from_content_and_seed_alone(source, request, documents, tmp_path):
     written = request.getfixturevalue(source)
@@ -305,6 +324,52 @@ def test_translations(shared, tmp_path):
     for row in found.test:
         english = row["context"].removeprefix("English: ").removesuffix("\nGerman:")
         assert row["target"] == german[english].strip()
+
+
+def test_line_ends_before_a_written_answer_belong_to_its_prompt(shared, tmp_path):
+    """Writing stops at a line's end: an answer that began with one would be empty."""
+    path = shared("corpora", "multi30k", "val.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    german = {row["en"].strip(): row["de"].strip() for row in rows}
+    for lead, kept in (("\n", ""), (" \n\n ", " ")):
+        asked = {"prompt": "{en} ", "answer": f"{lead}{{de}}", "choices": False}
+        found = of_rows(tmp_path / f"{len(lead)}", rows, **asked)
+        assert_counted(found)
+        for row in found.train:
+            english = row["prompt"].strip()
+            assert row["prompt"] == row["prompt"].strip() + (" \n" if not kept else "  \n\n")
+            assert row["answer"] == f"{kept}{german[english]}\n"
+        for row in found.test:
+            assert row["context"].endswith("\n") and row["target"] == german[row["context"].strip()]
+            assert row["answer"].split("\n")[0] == kept + row["target"]
+
+
+@pytest.mark.parametrize("tail", ["0", "\nor so"])
+def test_of_labels_one_of_which_begins_another_all_have_an_end(tmp_path, tail):
+    """Also of labels of several lines; what names them does not show it."""
+    rows = reviews(labels=("good", f"good{tail}", "bad"))
+    found = of_rows(tmp_path, rows)
+    labels = [" bad", " good", f" good{tail}"]
+    assert found.result["choices"] == labels
+    assert all(set(counts) == set(labels) for counts in found.result["label_counts"].values())
+    end = "\n" * (1 + tail.count("\n"))
+    for row in found.train + found.validation:
+        assert row["answer"] == labels[row["label"]] + end
+    for row in found.test:
+        assert row["choices"] == [label + end for label in labels]
+        for one in row["choices"]:
+            assert not any(each.startswith(one) for each in row["choices"] if each != one)
+    told = {f"{row['text']}\nIs it:": f" {row['label']}" for row in rows}
+    assert all(told[row["context"]] == labels[row["label"]] for row in found.test)
+
+
+def test_of_folders_one_of_which_begins_another_too(documents, tmp_path):
+    renamed = {name.replace("encodings/", "email_x/"): text for name, text in documents.items()}
+    record = prepare(tmp_path / "prepare", renamed)
+    found = Written(tmp_path / "out", [record], source="part")
+    assert found.result["choices"] == [" email", " email_x", " json", " unittest"]
+    assert {row["answer"] for row in found.train} == {f"{l}\n" for l in found.result["choices"]}
+    assert "email, email_x, json" in found.result["description"]
 
 
 def test_a_local_dataset_gives_what_its_file_gives(tmp_path):

@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -23,6 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from llama_bench import records
 from llama_bench.measure import finetune, model
+from llama_bench.measure.evaluation.encoding import Encoding
 from llama_bench.measure.job import carry_out
 from llama_bench.measure.training import state as states
 from llama_bench.measure.training.objective import IGNORED, Objective
@@ -347,6 +349,37 @@ def test_written_answers_are_tested_with_the_blanks_that_they_are_trained_with(p
             assert each.answer == answer_of[prompt]
 
 
+@pytest.mark.parametrize("bos", [None, "stock"])
+def test_what_is_learned_begins_as_what_is_scored(prepared, labelled, bos):
+    """The tokenizer has a BOS that it does not add by itself."""
+    tokenizer = AutoTokenizer.from_pretrained(prepared.parent / "tokenizer")
+    spec = asked(prepared, labelled, None, model=spec_shape(), bos=bos)
+    parts, _ = answers.read(spec, labelled.parent, "finetune_lines", tokenizer)
+    rows = test_questions(labelled)
+    scored = Encoding(tokenizer, 64, bos).pairs(
+        [(row["context"], row["choices"][row["label"]]) for row in rows]
+    )
+    assert [each.ids for each in parts["test"].examples] == [pair.ids for pair in scored]
+    begun = {each.ids[0] == tokenizer.bos_token_id for each in parts["test"].examples}
+    assert begun == {bos is None}
+
+
+@pytest.mark.parametrize("texts", [[], ["import os"]], ids=["none", "short"])
+def test_without_a_window_of_unseen_text_forgetting_is_missing(tune, labelled, tmp_path, texts):
+    """And says why; the rest is measured."""
+    folder = tmp_path / labelled.parent.name
+    shutil.copytree(labelled.parent, folder)
+    table = pa.table({"name": pa.array(texts, pa.string()), "text": pa.array(texts, pa.string())})
+    pq.write_table(table, folder / "unseen.parquet")
+    record = records.read(
+        tune(examples=folder / "record.json", folder=tmp_path / "runs", steps=10)
+    )
+    assert record.status == "ok", record.reason
+    assert record.result["forgetting"] is None
+    assert "shorter than one window of 64" in record.result["forgetting_reason"]
+    assert record.result["test_loss"] < record.result["before"]["test_loss"]
+
+
 def test_labels_that_a_fraction_lacks_are_named(tune, labelled):
     """And those that the validation part lacks; the test asks for them all the same."""
     rows = pq.read_table(labelled.parent / "train.parquet")["answer"].to_pylist()
@@ -375,7 +408,7 @@ def test_what_is_longer_than_the_context_is_left_out_and_counted(tune, labelled,
     assert all(0 < n < given[part] for part, n in lost.items())
     record = records.read(tune(context=4, folder=tmp_path))
     assert record.status == "refused"
-    assert "finetune.<name>.context" in record.reason
+    assert "give the fine-tuning a longer context" in record.reason
 
 
 def test_a_context_beyond_the_base_is_refused(tune, tmp_path):

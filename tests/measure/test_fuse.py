@@ -147,7 +147,7 @@ def test_relatives_may_be_averaged_and_strangers_not(prepared, relatives, traine
     strangers = [trained["branch"], trained["a stranger"]]
     refused = fused(prepared, strangers, tmp_path / "refused", method="uniform")
     assert refused.status == "refused"
-    assert "fuse.<name>.allow_unrelated: true" in refused.reason
+    assert "allow_unrelated: true" in refused.reason
     far = fused(
         prepared, strangers, tmp_path, method="uniform", line=5, allow_unrelated=True
     ).result
@@ -322,7 +322,7 @@ def test_mergekit_of_unlike_shapes_is_told_which_key_asks_for_one(shared, prepar
     spec = asked(prepared, [source, flat], method="mergekit", configuration=CONFIGURATION, line=3)
     with pytest.raises(records.Refusal) as caught:
         fuse._refuse_misfits(spec, members_of(spec, [source, flat]), None)
-    assert "fuse.<name>.line: 0 leaves it out" in str(caught.value)
+    assert "give the fusion line: 0" in str(caught.value)
 
 
 def test_a_fused_model_is_fused_again(prepared, relatives, trained, tmp_path):

@@ -351,6 +351,33 @@ def test_a_long_context_loses_its_beginning(local):
     assert lm.remarks.counts["truncated"] == {"t": 1}
 
 
+def test_a_prompt_loses_no_more_than_it_must_where_a_task_wants_it_whole(local):
+    """The rest of the window is the answer's, an eighth of it at least."""
+    lm = adapter(local)
+    ids = lm.encoding.encode("".join(f"line {n}\n" for n in range(CONTEXT)))
+    settings = {"until": [], "do_sample": False, "max_gen_toks": CONTEXT, "min_new_tokens": 4}
+    asked = [(lm.tokenizer.decode(ids[1:length]), settings) for length in (40, 480, 300, 460)]
+    lengths = [len(lm.encoding.encode(prompt)) for prompt, _ in asked]
+    lm.generate_until(ask("generate_until", *asked))
+    assert lm.remarks.counts.pop("truncated") == {"t": 3}, "half of the window is the answer's"
+    lm.whole_prompts = True
+    found = lm.generate_until(ask("generate_until", *asked))
+    assert lm.remarks.counts["truncated"] == {"t": 2}
+    for (prompt, _), length, text in zip(asked, lengths, found, strict=True):
+        new = max(CONTEXT - length, CONTEXT // 8)
+        kept = lm.encoding.encode(prompt)[-(CONTEXT - new) :]
+        with torch.no_grad():
+            out = lm.model.generate(
+                torch.tensor([kept]), max_new_tokens=new, min_new_tokens=4, do_sample=False
+            )[0]
+        wanted = lm.tokenizer.decode(out, skip_special_tokens=True)
+        assert text == wanted[len(lm.tokenizer.decode(kept, skip_special_tokens=True)) :]
+    lm.encoding.bos = "stock"
+    lm.remarks.counts.clear()
+    lm.generate_until(ask("generate_until", *asked))
+    assert lm.remarks.counts["truncated"] == {"t": 3}, "as lm-eval cuts them"
+
+
 def test_generated_text_is_the_greedy_one_whatever_the_batch(lm):
     prompts = ["import ", "for line in lines:\n    print(", "def", "class Reader(object"]
     settings = {"until": ["\n"], "do_sample": False, "max_gen_toks": 12}

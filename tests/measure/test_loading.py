@@ -42,8 +42,8 @@ def refusal(request, tmp_path, monkeypatch):
     def ask(folder, **given):
         pretrained = Pretrained(digest="0", **given)
         spec = EvaluateSpec(pretrained=pretrained, tasks=("none",), engine=engine)
-        with pytest.raises(Refusal) as caught, adapters.opened(spec, folder, tmp_path):
-            pass
+        with pytest.raises(Refusal) as caught:
+            adapters.Last().opened(spec, folder, tmp_path)
         assert "\n" not in caught.value.reason and str(folder) in caught.value.reason
         assert not Path(f"{python}.started").exists()
         return caught.value

@@ -49,6 +49,10 @@ def load(task, **_):
 """
 
 
+def _changed(line: str, to: str) -> str:
+    return TASK.format(name="wrong").replace(line, to)
+
+
 @pytest.fixture(scope="module")
 def local(prepared, tmp_path_factory):
     return checkpoint(tmp_path_factory.mktemp("model") / "checkpoint", prepared)
@@ -101,7 +105,29 @@ def test_a_killed_evaluation_goes_on_with_the_tasks_that_are_left(local, include
     [
         ("task: [unclosed\n", "wrong"),
         ("task: wrong\noutput_type: walrus\n", "walrus"),
-        (TASK.format(name="wrong") + "metric_list: [{metric: nosuchmetric}]\n", "nosuchmetric"),
+        (
+            TASK.format(name="wrong") + "metric_list: [{metric: acc_nrm}]\n",
+            "metric_list: unknown metric 'acc_nrm'; did you mean 'acc_norm'?",
+        ),
+        (
+            TASK.format(name="wrong") + "metric_list: [{metric: acc, aggregation: avg}]\n",
+            "metric_list: a metric or its aggregation",
+        ),
+        (TASK.format(name="wrong") + "doc_to_txt: question\n", "did you mean 'doc_to_text'?"),
+        (TASK.format(name="wrong") + "num_fewshot: 5\n", "num_fewshot: more examples"),
+        (TASK.format(name="wrong") + "fewshot_split: train\n", "fewshot_split: "),
+        (_changed("doc_to_target: label", "doc_to_target: {a: b}"), "doc_to_target: give"),
+        (_changed("doc_to_target: label", 'doc_to_target: "{{lable}}"'), "'lable' is undefined"),
+        (
+            _changed("doc_to_target: label", "doc_to_target: lable"),
+            "doc_to_target: unknown column 'lable'; did you mean 'label'?",
+        ),
+        (_changed("doc_to_text: question", ""), "doc_to_text: give"),
+        (_changed("doc_to_choice: choices", "doc_to_choice: choises"), "doc_to_choice: give"),
+        (
+            "task: wrong\ndataset_path: json\ndataset_kwargs: {data_files: gone.jsonl}\n",
+            "dataset_kwargs: the data cannot be read (FileNotFoundError",
+        ),
         (TASK.format(name="wrong").replace("rows.load", "rows.nothing"), "nothing"),
     ],
 )

@@ -12,5 +12,7 @@ rule evaluate:
         launcher=lambda wc: study.launcher("evaluate", wc.run),
     params:
         spec=lambda wc: study.run("evaluate", wc.run).spec.canonical(),
+        # (what is made of `threads` is no reason to run again)
+        then=lambda wc, threads: study.then(wc.run),
     shell:
-        "{resources.launcher} evaluate {params.spec:q} {output} {input.given:q}"
+        "{resources.launcher} evaluate {params.spec:q} {output} {input.given:q} {params.then}"

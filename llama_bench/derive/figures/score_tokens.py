@@ -66,7 +66,7 @@ def _figure(rows, suite, task: str, metric: str, filter) -> Figure:
     parts = [suite, task, metric, None if filter in ("none", None) else filter]
     name = "-".join(str(part) for part in parts if part)
     safe = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
-    title = f"{scores.task_name(task)}: {scores.metric_name(metric)} against tokens"
+    title = f"{scores.title(task, metric)} against tokens"
     return Figure(f"tokens-{safe}", "task-details", title, _caption(rows), figure)
 
 

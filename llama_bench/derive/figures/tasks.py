@@ -65,7 +65,6 @@ def _figure(rows, key, description, several_suites, screened) -> Figure:
     if len(chance) and _near(ax, chance.iloc[0]):
         ax.axhline(chance.iloc[0], color=drawing.SOFT, ls=(0, (4, 3)), lw=1, label="chance")
     better = "higher" if bool(rows["higher_is_better"].iloc[0]) else "lower"
-    name = scores.metric_name(metric)
     legend = "Training\ntokens" if (rows["origin"] == "trained").any() else "Model"
     drawing.finish(
         figure,
@@ -80,7 +79,7 @@ def _figure(rows, key, description, several_suites, screened) -> Figure:
     return Figure(
         "score-" + "-".join(_safe(part) for part in [str(suite), *parts[-3:]]),
         "tasks",
-        f"{scores.task_name(task)}: {name}",
+        scores.title(task, metric),
         " ".join([_caption(ax, rows, description, chance), *_noise(screened)]),
         figure,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import combinations
 from typing import Any
 
 from llama_bench.derive.entry import Entry
@@ -18,6 +19,7 @@ from llama_bench.derive.tables.study_tables import Row
 
 _MODEL = ("train", "finetune", "fuse", "pretrained")
 _FUSED = ("budget", "seed", "fuse", "method", "suite")
+_DIVISION = ("seed", "validation", "test")
 
 
 def rows(entries: list[Entry]) -> Iterator[Row]:
@@ -27,12 +29,13 @@ def rows(entries: list[Entry]) -> Iterator[Row]:
     fusions |= {e.labels["control"]: e for e in fusions.values() if e.labels.get("control")}
     asked = [e for e in entries if fusions and e.verb == "evaluate" and e.status == "ok"]
     known = {(_model(entry), _question(entry)): entry for entry in reversed(asked)}
-    of_items = gains.read_once()
+    runs, of_items = {(e.verb, e.id): e for e in entries}, gains.read_once()
     for entry in asked:
         fusion = fusions.get(_model(entry)) if entry.labels.get("fuse") else None
         members = _asked(fusion, _question(entry), known) if fusion else []
         for values in _compared(entry, members, of_items):
             values |= study_tables.picked("fusion_scores", entry.about(*_FUSED))
+            values |= {"tasks_cross": _cross(fusion, runs)}
             yield "fusion_scores", study_tables.row("fusion_scores", **values)
 
 
@@ -54,6 +57,24 @@ def _compared(entry: Entry, members: list[Entry], of_items) -> Iterator[dict[str
         values |= {"best_member_value": best[1]["value"]}
         values |= {f"best_{name}": best[2][name] for name in ("difference", "standard_error")}
         yield values
+
+
+def _cross(fusion: Entry, runs: dict[tuple[str, str], Entry]) -> bool:
+    """Whether one task of the members may be tested on documents that another's examples are from:
+    those of rows are divided for each task, and held-out documents by shares and seed."""
+    members = (("finetune", member.get("run")) for member in fusion.record.result["members"])
+    tuned = [runs[key].record for key in members if key in runs]
+    examples = {("examples", record.spec.get("examples")) for record in tuned if record}
+    specs = [runs[key].record.spec for key in sorted(examples) if key in runs and runs[key].record]
+    return any(
+        _made_from(one) == _made_from(other)
+        and (one.get("corpus") or any(one.get(name) != other.get(name) for name in _DIVISION))
+        for one, other in combinations(specs, 2)
+    )
+
+
+def _made_from(spec: dict[str, Any]):
+    return spec.get("corpus") or spec.get("data")
 
 
 def _asked(fusion: Entry, question: str, known: dict[tuple, Entry]) -> list[Entry]:

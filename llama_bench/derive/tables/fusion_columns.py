@@ -46,13 +46,14 @@ FUSION: dict[str, dict[str, str]] = {
     },
     # one row per evaluated fusion and task metric: its value less that of the member with the least
     # loss among those that answered the same tasks (`member`, its evaluation); `best_` is of the
-    # member with the best value of that very metric. `method` is `control` of the control
+    # member with the best value of that very metric. `method` is `control` of the control;
+    # `tasks_cross` where one task's test documents may be among those another's examples are from
     "fusion_scores": {
         "run": "text", **_FUSED, "member": "text", **METRIC, "higher_is_better": "flag",
         "value": "real", "value_standard_error": "real", "member_value": "real",
         "best_member_value": "real", "best_difference": "real", "best_standard_error": "real",
         "difference": "real", "standard_error": "real", "test": "text", "p": "real",
-        "items": "count",
+        "items": "count", "tasks_cross": "flag",
     },
 }
 # fmt: on

@@ -12,10 +12,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from llama_bench.derive.tables import gains, main_metric
+from llama_bench.derive.tables import gains
 from llama_bench.derive.words import show
 from llama_bench.derive.words.measured import Number, share
-from llama_bench.derive.words.scores import companion, interval
+from llama_bench.derive.words.scores import companion, interval, telling
 
 METHODS = ("full", "lora")  # in the order in which they are told
 RIGHT = ("acc", "exact_match")  # metrics that count right answers, as the majority's share does
@@ -166,7 +166,7 @@ def _tuning(tables, name: str, metric: str | None = None) -> Tuning:
     scores = tables["scores"]
     scores = scores[(scores["suite"] == name) & (scores["task"] == task)].dropna(subset=["value"])
     own = dict(zip(parts["task"], parts["metric"], strict=True)).get(task)
-    metric = metric or _main(scores, own)
+    metric = metric or telling(scores, own)
     compared = tables["gains"]
     compared = compared[(compared["finetune"] == name) & (compared["suite"] == name)]
     mine = (scores[scores["metric"] == metric], compared[compared["metric"] == metric])
@@ -174,16 +174,6 @@ def _tuning(tables, name: str, metric: str | None = None) -> Tuning:
     keys = ["parameters_without_embeddings", "model", "method", "fraction"]
     outcomes = [_outcome(*key, rows, *mine) for key, rows in runs[~zero].groupby(keys)]
     return Tuning(name, task, metric, parts, tuple(outcomes), runs[zero])
-
-
-def _main(scores, own: str | None) -> str | None:
-    """The task's own, or what counts answers right in part where none is exactly right."""
-    if not len(scores):
-        return own
-    main = main_metric.of(scores["metric"], own)
-    if main == "exact_match" and not scores.loc[scores["metric"] == main, "value"].any():
-        return companion(scores["metric"], main) or main
-    return main
 
 
 def _largest(runs):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama_bench.derive.tables import main_metric
 from llama_bench.derive.words import fusiongrowth, fusiontext, scores, show
 from llama_bench.derive.words.fusions import CONTROL, NAMES
 from llama_bench.derive.words.scores import WIDTH
@@ -15,13 +14,13 @@ _KEYS = ["fuse", "model", "budget", "seed", "suite", "task", "filter"]
 
 
 def told(tables) -> dict[str, Any] | None:
-    """{"words", "methods", "rows"}: a row each task, its main metric alone; None of no score."""
+    """{"words", "methods", "rows"}: a row each task, by what tells it; None of no score."""
     rows = tables["fusion_scores"].dropna(subset=["difference"])
     own = scores.own_metrics(tables)
     shown = []
     for key, mine in rows.groupby(_KEYS, dropna=False, sort=False):
-        fuse, model, _, _, _, task, _ = key
-        metric = main_metric.of(mine["metric"], own.get(task))
+        fuse, model, _, _, suite, task, _ = key
+        metric = _metric(tables["scores"], suite, mine, own.get(task))
         mine = mine[mine["metric"] == metric]
         first = mine.iloc[0]
         shown.append(
@@ -40,7 +39,26 @@ def told(tables) -> dict[str, Any] | None:
     for row in shown:
         row["cells"] = [_cell(row["methods"].get(method)) for method in methods]
     names = [_CALLED[method] for method in methods]
-    return {"words": _words(shown), "methods": names, "rows": shown} if shown else None
+    words = [*_crossing(rows), *_words(shown)]
+    return {"words": words, "methods": names, "rows": shown} if shown else None
+
+
+def _metric(every, suite, mine, own: str | None) -> str:
+    """As the section on fine-tuning tells the same task (of all models: `every`)."""
+    same = (every["suite"] == suite) & (every["task"] == mine["task"].iloc[0])
+    every = every[same & every["metric"].isin(mine["metric"])]
+    return scores.telling(every.dropna(subset=["value"]), own)
+
+
+def _crossing(rows) -> list[str]:
+    fusions = rows.loc[rows["tasks_cross"].fillna(False).astype(bool), "fuse"].unique()
+    if not len(fusions):
+        return []
+    return [
+        f"In {show.listed(fusions)}, one task’s test documents may be among those that another "
+        "task’s examples are from, for the fusion as for its control: both are made from the same "
+        "documents, and divide them otherwise."
+    ]
 
 
 def _cell(row) -> Cell:

@@ -19,7 +19,8 @@ COMMON = (
 )
 _CONTROL_ERROR = (
     "The error of a trained model with the summed compute is that of two independent losses, which "
-    "is too wide: both are of the same windows."
+    "is too wide: both are of the same windows, but a training records no loss window by window to "
+    "pair them by."
 )
 
 

@@ -17,9 +17,11 @@ def words(tables) -> list[str]:
     return [*_screened(tables), *_paired(tables)]
 
 
-def mark(tables) -> str:
-    """What the mark behind a task's name means; "" where none is marked."""
-    names = [scores.task_name(row["task"]) for row in _of_sizes(tables) if not row["told_apart"]]
+def mark(columns: list[str]) -> str:
+    """What the mark behind some of a table's columns means; "" where none is marked."""
+    names = [
+        name.removesuffix(scores.BLURRED).strip() for name in columns if scores.BLURRED in name
+    ]
     if not names:
         return ""
     return f"{scores.BLURRED} cannot tell these sizes apart: {show.listed(names)}."

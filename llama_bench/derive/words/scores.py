@@ -59,6 +59,17 @@ def own_metrics(tables) -> dict[str, str]:
     return dict(zip(tables["tasks"]["task"], tables["tasks"]["metric"], strict=True))
 
 
+def telling(rows, own: str | None) -> str | None:
+    """By which metric these rows of `scores` tell a task that was learned: the task's `own`, or
+    what counts answers right in part where none is exactly right."""
+    if not len(rows):
+        return own
+    main = main_metric.of(rows["metric"], own)
+    if main == "exact_match" and not rows.loc[rows["metric"] == main, "value"].any():
+        return companion(rows["metric"], main) or main
+    return main
+
+
 def companion(metrics, main: str) -> str | None:
     """The smooth metric that stands beside the main one; None where the task has none."""
     return next((name for name in _SMOOTH if name in set(metrics) - {main}), None)
@@ -106,6 +117,11 @@ def bars(means) -> np.ndarray:
 def task_name(task: str) -> str:
     """As readers know it, without what tells the tasks that were written here from lm-eval's."""
     return task.removeprefix("heldout_").removeprefix("finetune_").replace("_", " ")
+
+
+def title(task: str, metric: str) -> str:
+    """Of a figure; a task that has its metric's name is named once."""
+    return ": ".join(dict.fromkeys([task_name(task), metric_name(metric)]))
 
 
 def axis_name(metric: str) -> str:

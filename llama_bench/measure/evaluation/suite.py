@@ -23,7 +23,7 @@ from lm_eval.api.group import Group
 
 from llama_bench import records
 from llama_bench.fields import UserError
-from llama_bench.measure.evaluation import items, known_tasks, scores
+from llama_bench.measure.evaluation import items, known_tasks, scores, task_errors
 from llama_bench.measure.evaluation.finished import PARTS, Finished, Kept
 from llama_bench.measure.evaluation.groups import Leaf, put_together, taken_apart
 from llama_bench.measure.job import Failure
@@ -101,7 +101,7 @@ def _attempted(work: Callable[[], Any], name: str) -> tuple[Any, dict | None]:
         raise
     except Exception as error:
         logging.getLogger(__name__).exception("%s failed", name)
-        status, reason = "failed", _reason(error) + said.last
+        status, reason = "failed", _reason(error, said.last)
         if is_out_of_memory(error):
             status, reason = "out-of-memory", first_line(error)
         elif of_the_network(error) and not constants.HF_HUB_OFFLINE:
@@ -138,13 +138,16 @@ def of_the_network(error: BaseException | None) -> bool:
 def first_line(error: BaseException) -> str:
     """The kind of an exception and what it says first; many say nothing."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return ": ".join([type(error).__name__, *lines[:1]])
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, logged: str) -> str:
+    """With the task file's key, where that is known, before the exception's own words."""
     if of_the_network(error):
         return f"its data is not here and HF_HUB_OFFLINE is set: {first_line(error)}"
-    return first_line(error)
+    advice = task_errors.advice(error, logged)
+    said = first_line(task_errors.cause(error))
+    return f"{advice} ({said})" if advice else first_line(error) + logged
 
 
 def _answer(lm, spec: EvaluateSpec, leaf: Leaf) -> Finished:
@@ -152,6 +155,7 @@ def _answer(lm, spec: EvaluateSpec, leaf: Leaf) -> Finished:
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(spec.seed)
     task = leaf.make()
+    task_errors.refuse_lost_answer(task)
     own = task.get_config("num_fewshot")
     if own is None or (spec.shots is not None and own != 0):
         task.set_config(key="num_fewshot", value=spec.shots or 0)

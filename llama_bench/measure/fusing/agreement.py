@@ -101,11 +101,10 @@ def one_family(members: list[Member], allowed: bool) -> bool:
         raise Refusal(
             "refused",
             f"{names} have no common ancestor, and a mean of strangers' weights is usually no "
-            "model; fuse their outputs, or set fuse.<name>.allow_unrelated: true to see it",
+            "model; fuse their outputs, or give the fusion allow_unrelated: true to see it",
         )
     return related
 
 
 def _refuse(first: Member, other: Member, why: str) -> None:
-    names = f"fuse.<name>.members: {first.name} and {other.name}"
-    raise Refusal("refused", f"{names} cannot be fused: {why}")
+    raise Refusal("refused", f"{first.name} and {other.name} cannot be fused: {why}")

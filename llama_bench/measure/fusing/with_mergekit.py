@@ -50,8 +50,8 @@ def _folder(name: str, members: list[Member]) -> Path:
     if match is None or int(match[1]) > len(members):
         raise Refusal(
             "refused",
-            f"fuse.<name>.configuration: model {name!r} is none of the members; call them "
-            f"member_1 to member_{len(members)}, in the order of fuse.<name>.members",
+            f"configuration: model {name!r} is none of the members; call them "
+            f"member_1 to member_{len(members)}, in the order in which the fusion names them",
         )
     return members[int(match[1]) - 1].folder.resolve()
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from llama_bench.measure import job, memory
+from llama_bench.measure import memory, process
 from llama_bench.measure import model as models
 from llama_bench.measure.probing import devices, phases, probed_model, quantized, static_cache
 from llama_bench.records import Refusal
@@ -125,5 +125,5 @@ def _main(words: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    job._die_with_parent()
+    process.die_with_parent()
     print(json.dumps(_main(sys.argv[1:])))

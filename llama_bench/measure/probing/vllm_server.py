@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llama_bench.measure import job
+from llama_bench.measure import process
 from llama_bench.records import Refusal
 
 PYTHON = "LLAMA_BENCH_VLLM"
@@ -77,7 +77,7 @@ class Server:
                 stderr=log,
                 env=os.environ | _threaded(self._threads),
                 start_new_session=True,  # its workers end with it
-                preexec_fn=job._die_with_parent,
+                preexec_fn=process.die_with_parent,
             )
         try:
             self._wait()

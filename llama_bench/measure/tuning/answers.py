@@ -105,8 +105,8 @@ def read(spec: FinetuneSpec, folder: Path, task: str, tokenizer) -> tuple[dict[s
             reason = f"none of the {len(rows[name])} {name} examples fits {spec.context} tokens"
             raise Refusal(
                 "refused",
-                f"{reason}; shorten them, or raise finetune.<name>.context (of models trained here "
-                "with train.context)",
+                f"{reason}; shorten them, or give the fine-tuning a longer context (of models "
+                "trained here with train.context)",
             )
     return parts, {name: dict(counts) for name, counts in left_out.items() if counts}
 

@@ -40,10 +40,8 @@ def load(spec: FinetuneSpec, inputs: list[Path]) -> Base:
     found = _from_zero(spec, inputs[0]) if spec.base is None else _given(spec.base, inputs[2:])
     limit = getattr(found.model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and spec.context > limit:
-        reason = (
-            f"finetune.<name>.context: {spec.context} tokens are more than the {limit} of its base"
-        )
-        raise Refusal("refused", f"{reason}; shorten the context")
+        reason = f"context: {spec.context} tokens are more than the {limit} of the base"
+        raise Refusal("refused", f"{reason}; give the fine-tuning a shorter one")
     found.ancestors.append(spec.id)
     return found
 

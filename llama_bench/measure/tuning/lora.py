@@ -41,17 +41,13 @@ def _refuse_targets(model: PreTrainedModel, targets: tuple[str, ...]) -> None:
     lacking = [t for t in targets if not any(f".{name}".endswith(f".{t}") for name in own)]
     if lacking:
         kinds = ", ".join(sorted({name.rpartition(".")[2] for name in own}))
-        reason = (
-            f"finetune.<name>.lora.targets: the model has no {', '.join(lacking)}; it has {kinds}"
-        )
-        raise Refusal("refused", reason)
+        reason = f"lora.targets: the model has no {', '.join(lacking)}; it has {kinds}"
+        raise Refusal("refused", f"{reason}; name some of these")
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
     if head.weight is table.weight:
         names = [name for name, part in model.named_modules() if part is head]
         if any(f".{name}".endswith(f".{t}") for name in names for t in targets):
-            reason = (
-                f"finetune.<name>.lora.targets: {names[0]} shares its weights with the embeddings"
-            )
+            reason = f"lora.targets: {names[0]} shares its weights with the embeddings"
             raise Refusal("refused", f"{reason}, which adapting it would change; leave it out")
 
 
