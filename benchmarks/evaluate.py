@@ -10,7 +10,7 @@ them); TinyStories are read whole, and written on. Without these files the tasks
 suite are. Both answer the same requests in turn; lm-eval's batch is the fastest of those tried.
 Prints JSON: median seconds (on a CPU this process's own), their ratio and that of the fastest
 repeats (a busy machine lengthens the others) for each task, how far the answers differ, the load of
-the machine before and after, and the start-up of each.
+the machine before and after, the start-up of each, and what several suites of one model take.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import contextlib
 import io
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -38,7 +39,7 @@ from llama_bench.measure import evaluate, model, tasks
 from llama_bench.measure.evaluation.lm import CausalLM
 from llama_bench.measure.job import carry_out
 from llama_bench.shape import Shape
-from llama_bench.specs import Corpus, PrepareSpec, TasksSpec
+from llama_bench.specs import Corpus, EvaluateSpec, PrepareSpec, Pretrained, TasksSpec
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 REPEATS = 3
@@ -200,6 +201,30 @@ def start_up(folder: Path) -> dict:
     return seconds
 
 
+def suites(folder: Path, tasks_folder: Path, names: list[str]) -> dict:
+    """Processor seconds of one suite a task, of a model in a folder: every command by itself, and
+    with the others listed, so that its process goes on to them."""
+    given = SHARED / "models/stories3M"
+    if not given.exists():
+        return {}
+    seconds = {}
+    for how in ("each by itself", "one goes on"):
+        asked = []
+        for name in names:
+            spec = EvaluateSpec(pretrained=Pretrained(digest="0"), tasks=(name,), include="0")
+            output = folder / how / name / "record.json"
+            asked.append([spec.canonical(), str(output), str(given), str(tasks_folder)])
+        began = resource.getrusage(resource.RUSAGE_CHILDREN)
+        for first in asked:
+            then = [word for one in asked if one is not first for word in ("--then", *one)]
+            command = [sys.executable, "-m", "llama_bench", "evaluate", *first]
+            command += then if how == "one goes on" else []
+            subprocess.run(command, check=True, capture_output=True)
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds[how] = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
+    return {"suites": len(names), "seconds": seconds}
+
+
 def main(words: list[str]) -> None:
     items, load = int(words[0]) if words else 100, [os.getloadavg()]
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
@@ -223,6 +248,7 @@ def main(words: list[str]) -> None:
             "threads": torch.get_num_threads(),
             "tasks": found,
             "start_up_seconds": start_up(folder),
+            "suites_of_a_model": suites(folder, tasks_folder, names[:4]),
         }
         load.append(os.getloadavg())
     print(json.dumps(report, indent=1))

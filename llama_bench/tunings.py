@@ -141,6 +141,7 @@ class Tunings:
             warmup_steps=round(WARMUP_SHARE * asked.steps),
             chat_template=asked.chat_template or None,
             seed=seed,
+            bos=None if self.config.evaluate.bos == "once" else self.config.evaluate.bos,
             **lora,
             **{key: getattr(asked, key) for key in _AS_ASKED},
         )

@@ -49,6 +49,14 @@ def test_a_gpu_that_is_not_there_is_said_before_the_first_job(without_gpu, devic
     load({**SMALL, "probe": PHASES | {"device": "cpu"}}).check_device(elsewhere=False)
 
 
+def test_more_processes_than_gpus_are_said_at_the_start(without_gpu, capsys):
+    for gpus, elsewhere, said in ((1, False, False), (2, False, True), (2, True, False)):
+        given = {**SMALL, "train": {**SMALL.get("train", {}), "gpus": gpus}}
+        study = load({**given, "probe": PHASES | {"device": "cpu"}})
+        study.check_device(elsewhere)
+        assert ("train.gpus: 2" in capsys.readouterr().err) is said
+
+
 def test_records_of_another_machine_need_no_gpu(without_gpu):
     study = load({**SMALL, "probe": PHASES | {"device": "cuda"}})
     for path, run in study.runs.items():

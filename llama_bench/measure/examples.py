@@ -5,8 +5,8 @@
 They are written from held-out documents, which no training has seen, or read from a corpus of rows.
 What a model is fine-tuned on is a prompt and its answer as one text; the test part is an lm-eval
 task of the same texts, so that scores before and after are asked in the same words. Answers are
-told apart by their likelihood where they are a few labels, and otherwise written, up to the end
-that the training's answers have.
+told apart by their likelihood where they are a few labels (labelled/labels.py: all with an end,
+where one begins another), and otherwise written, up to the end that the training's answers have.
 
 All tasks that are written from held-out documents divide them alike, whichever of them are asked
 for. Those documents are left that no training or validation example is from: on them forgetting is
@@ -24,6 +24,7 @@ from llama_bench.fields import UserError
 from llama_bench.measure.labelled import docstrings, files, from_parts, from_rows
 from llama_bench.measure.labelled.division import divide, in_turns, kinship
 from llama_bench.measure.labelled.example import END, Example, rank
+from llama_bench.measure.labelled.labels import end_of, ended, named
 from llama_bench.measure.text import held_out
 from llama_bench.measure.text.near_duplicates import groups, sketches
 from llama_bench.specs import ExamplesSpec
@@ -64,6 +65,10 @@ def run(spec: ExamplesSpec, folder: Path, inputs: list[Path], progress) -> dict:
     parts = _split(spec, found, left_out)
     labels = sorted({e.answer for e in parts[TRAIN]}) if found.choices else None
     _check(spec, key, parts, labels)
+    if labels:
+        end = end_of(labels)
+        labels = [label + end for label in labels]
+        parts = {part: ended(held, end) for part, held in parts.items()}
     progress(2, 3, "writing them")
     for part in (TRAIN, VALIDATION):
         files.write_part(folder / f"{part}.parquet", parts[part], labels)
@@ -75,7 +80,8 @@ def run(spec: ExamplesSpec, folder: Path, inputs: list[Path], progress) -> dict:
         folder / "tasks", spec.task, found.description, parts[TEST], labels, found.end, longest
     )
     progress(3, 3, "examples written")
-    return {"task": spec.task, "choices": labels, **_counts(parts, labels, left_out), **about}
+    choices = list(map(named, labels)) if labels else None
+    return {"task": spec.task, "choices": choices, **_counts(parts, labels, left_out), **about}
 
 
 def _counts(parts: Parts, labels: list[str] | None, left_out: Counter[str]) -> dict:
@@ -84,7 +90,7 @@ def _counts(parts: Parts, labels: list[str] | None, left_out: Counter[str]) -> d
 
     def by_label(held: list[Example]) -> dict[str, int]:
         given = Counter(example.answer for example in held)
-        return {label: given[label] for label in labels}
+        return {named(label): given[label] for label in labels}
 
     return {
         "examples": each(len),
@@ -134,8 +140,8 @@ def _of_documents(source: str, key: str, documents: list, left_out: Counter) -> 
     left_out[REPEATED] += len(found[source]) - len(once[source])
     about = "the first line of a docstring, from the signature of its function or class"
     if source == "part":
-        named = sorted({example.answer.strip() for example in found[source]})
-        about = f"which part of the corpus an excerpt is from: {', '.join(named)}"
+        names = sorted({example.answer.strip() for example in found[source]})
+        about = f"which part of the corpus an excerpt is from: {', '.join(names)}"
     tasks = [(once["part"], True), (once["docstring"], False)]
     return Found(once[source], tasks, near, source == "part", about)
 

@@ -31,7 +31,7 @@ from llama_bench.measure.tuning import base as bases
 from llama_bench.measure.tuning.answers import Part
 from llama_bench.measure.tuning.base import Base
 from llama_bench.measure.tuning.course import Course, TuningState, kept
-from llama_bench.measure.tuning.judging import Judge, Unseen
+from llama_bench.measure.tuning.judging import TOO_SHORT, Judge, Unseen
 from llama_bench.records import Refusal
 from llama_bench.specs import FinetuneSpec
 
@@ -59,7 +59,7 @@ def _tuned(spec: FinetuneSpec, folder: Path, inputs: list[Path], device, progres
     base = bases.load(spec, inputs)
     examples, corpus = records.read(inputs[1]).result, inputs[1].parent
     parts, left_out = answers.read(spec, corpus, examples["task"], base.tokenizer)
-    unseen = Unseen(corpus, base.tokenizer_folder, spec.context) if spec.base else None
+    unseen = Unseen.of(corpus, base.tokenizer_folder, spec.context) if spec.base else None
     counts = models.count(base.model)
     engine, adapted = _engine(spec, base, device)
     judge = Judge(engine, parts, unseen)
@@ -82,6 +82,7 @@ def _tuned(spec: FinetuneSpec, folder: Path, inputs: list[Path], device, progres
         "absent_labels": answers.absent_labels(parts, examples["choices"]),
         **_course_taken(course, counts, base),
         **_compared(state, after, parts, examples["choices"]),
+        "forgetting_reason": TOO_SHORT.format(spec.context) if spec.base and not unseen else None,
         "tokens_per_second": pace,
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",

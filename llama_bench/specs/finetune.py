@@ -22,7 +22,8 @@ class FinetuneSpec(Spec):
     loss on the validation part is measured, the best state is the one that is kept, and after
     `patience` validations without a better one it stops. `lora` moves low-rank products of
     `targets` alone (Hu et al. 2021, arXiv 2106.09685, section 4.1), which are added to the weights
-    in the end. Examples of more than `context` tokens are left out and counted.
+    in the end. Examples of more than `context` tokens are left out and counted. `bos: stock` begins
+    them as an evaluation of that policy does.
     """
 
     verb: ClassVar[str] = "finetune"
@@ -49,6 +50,7 @@ class FinetuneSpec(Spec):
     chat_template: bool | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: Count = 0
+    bos: Literal["stock"] | None = None
 
     @model_validator(mode="after")
     def _whole(self):

@@ -367,9 +367,10 @@ def test_of_folders_one_of_which_begins_another_too(documents, tmp_path):
     renamed = {name.replace("encodings/", "email_x/"): text for name, text in documents.items()}
     record = prepare(tmp_path / "prepare", renamed)
     found = Written(tmp_path / "out", [record], source="part")
-    assert found.result["choices"] == [" email", " email_x", " json", " unittest"]
-    assert {row["answer"] for row in found.train} == {f"{l}\n" for l in found.result["choices"]}
-    assert "email, email_x, json" in found.result["description"]
+    names = ["email", "email_x", "json", "unittest"]
+    assert found.result["choices"] == [f" {name}" for name in names]
+    assert {row["answer"] for row in found.train} == {f" {name}\n" for name in names}
+    assert ", ".join(names) in found.result["description"]
 
 
 def test_a_local_dataset_gives_what_its_file_gives(tmp_path):

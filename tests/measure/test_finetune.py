@@ -371,9 +371,7 @@ def test_without_a_window_of_unseen_text_forgetting_is_missing(tune, labelled, t
     shutil.copytree(labelled.parent, folder)
     table = pa.table({"name": pa.array(texts, pa.string()), "text": pa.array(texts, pa.string())})
     pq.write_table(table, folder / "unseen.parquet")
-    record = records.read(
-        tune(examples=folder / "record.json", folder=tmp_path / "runs", steps=10)
-    )
+    record = records.read(tune(examples=folder / "record.json", folder=tmp_path / "runs", steps=10))
     assert record.status == "ok", record.reason
     assert record.result["forgetting"] is None
     assert "shorter than one window of 64" in record.result["forgetting_reason"]

@@ -22,7 +22,7 @@ def silent(done, of, note=""):
 
 
 class Taught:
-    """A model, fine-tuned from zero's opposite: the record of its fine-tuning, and its scores."""
+    """A model that was fine-tuned on rows: the record of that, and what its own test gives."""
 
     def __init__(self, model, prepared, folder, rows, asked, **settings):
         path = folder / "rows.jsonl"

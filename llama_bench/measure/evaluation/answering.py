@@ -32,7 +32,8 @@ class AnsweringLM(LM):
 
     `remarks` tell of requests that could not be scored as they stood; `progress(done, of)` hears
     of every pass. `settings` replace the tasks' own settings of generation; `most_rows` are what a
-    pass may hold, None for as many as fit.
+    pass may hold, None for as many as fit. `whole_prompts`: whether the task that is asked wants its
+    prompts cut no more than they must be (generation.py).
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class AnsweringLM(LM):
         self.encoding = Encoding(tokenizer, window, bos)
         self.window = window
         self.progress = lambda done, of: None
+        self.whole_prompts = False
         self.remarks = Remarks()
 
     @abstractmethod

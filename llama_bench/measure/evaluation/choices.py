@@ -29,6 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llama_bench.measure.evaluation.standard_errors import mean_error, resampled
+from llama_bench.measure.labelled import labels
 
 BINS = 10
 _LN2 = math.log(2)
@@ -179,17 +180,20 @@ def of_classes(confusion: np.ndarray) -> tuple[float, float, float]:
 def answers(items: list[Item]) -> list[dict]:
     """How often each answer was given where each was right: the confusion matrix, in long form.
 
-    Answers are named where all items have the same ones, and otherwise counted by their place.
+    Answers are named where all items have the same ones, and otherwise counted by their place. A
+    line's end that tells labels apart (labelled/labels.py) is no part of their names.
     """
     items = [item for item in items if item.scored]
-    named = is_classification(items)
+    names = items[0].choices if is_classification(items) else ()
+    if all(name.endswith("\n") for name in names):
+        names = tuple(map(labels.named, names))
     counted = Counter((item.gold[0], item.given) for item in items if len(item.gold) == 1)
     return [
         {
             "gold": gold,
             "given": given,
-            "gold_text": items[0].choices[gold] if named else None,
-            "given_text": items[0].choices[given] if named else None,
+            "gold_text": names[gold] if names else None,
+            "given_text": names[given] if names else None,
             "items": count,
         }
         for (gold, given), count in sorted(counted.items())

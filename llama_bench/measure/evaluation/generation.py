@@ -8,6 +8,8 @@ answer alone; `bos: stock` does too.
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import torch
 from transformers import (
     LogitsProcessor,
@@ -22,6 +24,7 @@ from llama_bench.sections.generation import OF_SAMPLING, spelled
 
 TEMPERATURE = 0.8
 LENGTH = 256  # new tokens where a task does not say, as in lm-eval
+WHOLE_LEAST = 1 / 8  # of the window, for the answer to a prompt that is kept whole where possible
 
 
 class StopStrings(StoppingCriteria):
@@ -74,17 +77,32 @@ def merged(task: dict, own: dict) -> dict:
 def continue_text(lm, prompts: list[list[int]], settings: dict) -> list[tuple[str, bool]]:
     """Texts after the prompts under `merged` settings, and whether each prompt was cut.
 
-    A prompt that leaves no room for the answer in the window loses its beginning.
+    A prompt that leaves no room for the answer in the window loses its beginning. The room is that
+    of the longest text that may be written, as in lm-eval's own models; of a task that wants
+    `whole_prompts` it is what a prompt leaves of the window, but not less than WHOLE_LEAST of it.
     """
     settings = dict(settings)
     stops = [stop for stop in settings.pop("until") or [] if stop]
-    new = min(settings.pop("max_gen_toks"), lm.window // 2)
-    room = lm.window - new
-    kept = [prompt[-room:] for prompt in prompts]
-    texts = lm.write(kept, new, stops, **settings)
-    for stop in stops:
-        texts = [text.split(stop)[0] for text in texts]
-    return [(text, len(prompt) > room) for text, prompt in zip(texts, prompts, strict=True)]
+    most = settings.pop("max_gen_toks")
+    alike: dict[int, list[int]] = defaultdict(list)
+    for number, prompt in enumerate(prompts):
+        alike[_room(lm, len(prompt), most)].append(number)
+    found: list[tuple[str, bool]] = [("", False)] * len(prompts)
+    for new, numbers in alike.items():
+        room = lm.window - new
+        texts = lm.write([prompts[n][-room:] for n in numbers], new, stops, **settings)
+        for number, text in zip(numbers, texts, strict=True):
+            for stop in stops:
+                text = text.split(stop)[0]
+            found[number] = text, len(prompts[number]) > room
+    return found
+
+
+def _room(lm, length: int, most: int) -> int:
+    """The tokens that may be written after a prompt of this length."""
+    if lm.whole_prompts and lm.encoding.bos != "stock":
+        return min(most, max(lm.window - length, int(lm.window * WHOLE_LEAST)))
+    return min(most, lm.window // 2)
 
 
 def samples(lm, prompts: tuple[str, ...], tokens: int, seed: int) -> list[dict]:

@@ -28,6 +28,7 @@ from llama_bench.measure.evaluation.finished import PARTS, Finished, Kept
 from llama_bench.measure.evaluation.groups import Leaf, put_together, taken_apart
 from llama_bench.measure.job import Failure
 from llama_bench.measure.memory import is_out_of_memory, release
+from llama_bench.measure.questions.task_files import WHOLE_PROMPTS
 from llama_bench.records import Refusal
 from llama_bench.specs import EvaluateSpec
 
@@ -161,6 +162,7 @@ def _answer(lm, spec: EvaluateSpec, leaf: Leaf) -> Finished:
         task.set_config(key="num_fewshot", value=spec.shots or 0)
     task.set_fewshot_seed(seed=spec.seed)
     tasks = {leaf.task_name: task}
+    lm.whole_prompts = bool((task.config.metadata or {}).get(WHOLE_PROMPTS))
     answered = evaluator.evaluate(
         lm,
         {"tasks": tasks},

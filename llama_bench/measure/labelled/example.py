@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-END = "\n"  # of a written answer: what is trained on ends with it, and generation stops at it
+END = "\n"  # of an answer that needs one: it is trained on, and where it is written it stops there
 
 
 class Example(NamedTuple):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from llama_bench.measure.labelled.example import Example
 from llama_bench.measure.questions import task_files
-from llama_bench.measure.questions.task_files import CHOICE, Metric
+from llama_bench.measure.questions.task_files import CHOICE, WHOLE_PROMPTS, Metric
 
 UNSEEN = "unseen.parquet"
 _TEXT = pa.string()
@@ -24,7 +24,7 @@ _DOCUMENTS = {"name": _TEXT, "text": _TEXT}
 
 
 def write_part(path: Path, examples: list[Example], labels: list[str] | None) -> None:
-    """A label is its answer's place among the labels."""
+    """A label is its answer's place among the labels, which are as they are answered."""
     _write(
         path,
         _EXAMPLES,
@@ -56,6 +56,9 @@ def write_task(
     """The test part; written answers have `longest` bytes at most and end at `until`. A `target` is
     what must be written; its `answer` is that with the blanks and the end that are trained on.
 
+    A prompt that fits beside its answer is asked whole, however long answers may be
+    (evaluation/generation.py): it was trained on whole.
+
     Returns what the record says of the task. Chance is that of an even draw, or of the best
     constant answer.
     """
@@ -66,7 +69,8 @@ def write_task(
     chance = max(1 / len(labels), commonest) if labels else commonest
     rows = [_row(example, labels) for example in tests]
     task_files.write_functions(folder)
-    task_files.write(folder, name, kind, description, rows, chance)
+    told = {} if labels else {WHOLE_PROMPTS: True}
+    task_files.write(folder, name, kind, description, rows, chance, **told)
     return {
         "metric": kind.metrics[0].name,
         "chance": chance,

@@ -2,7 +2,8 @@
 
 Columns fill the templates. Blanks at a prompt's end go over to the answer, where tokenizers join
 them to the word that follows. A written answer ends with a line's end, or, where answers have
-several lines, with a blank line.
+several lines, with a blank line; line ends before it are the prompt's, for writing would stop at
+the first.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def examples(
     columns = list(dict.fromkeys([*prompt.columns, *answer.columns, spec.document or ""]))
     found = []
     for row in _rows(spec, key, paths, [column for column in columns if column]):
-        asked, given = _joined(prompt.fill(row), answer.fill(row))
+        asked, given = _joined(prompt.fill(row), answer.fill(row), written=not spec.choices)
         if not asked.strip() or not given.strip():
             left_out["an empty prompt or answer"] += 1
         elif not _is_text(asked + given):
@@ -60,9 +61,12 @@ def _rows(spec: ExamplesSpec, key: str, paths: list[Path], columns: list[str]) -
             yield row
 
 
-def _joined(prompt: str, answer: str) -> tuple[str, str]:
+def _joined(prompt: str, answer: str, written: bool) -> tuple[str, str]:
     bare = prompt.rstrip(" \t")
-    return bare, (prompt[len(bare) :] + answer).rstrip()
+    given = (prompt[len(bare) :] + answer).rstrip()
+    blanks = given[: len(given) - len(given.lstrip())]
+    cut = blanks.rfind(END) + 1 if written else 0
+    return bare + given[:cut], given[cut:]
 
 
 def _is_text(text: str) -> bool:

@@ -15,6 +15,7 @@ import yaml
 from llama_bench.records import write_text
 
 VERSION = 2  # of the questions; stands beside every score
+WHOLE_PROMPTS = "whole_prompts"  # of a task's metadata; evaluation/generation.py reads it
 
 FUNCTIONS = '''"""Reads the rows that lie beside this file; lm-eval calls it from the YAML files."""
 
@@ -116,7 +117,10 @@ def write_functions(folder: Path) -> None:
     write_text(folder / "held_out.py", FUNCTIONS)
 
 
-def write(folder: Path, name: str, kind: Kind, description: str, rows: list, chance: float) -> None:
+def write(
+    folder: Path, name: str, kind: Kind, description: str, rows: list, chance: float, **told
+) -> None:
+    """`told` stands in the task's metadata, beside its chance."""
     text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
     write_text(folder / f"{name}.jsonl", text)
     content = {
@@ -128,7 +132,7 @@ def write(folder: Path, name: str, kind: Kind, description: str, rows: list, cha
         **kind.yaml,
         "target_delimiter": "",
         "metric_list": [metric.written for metric in kind.metrics],
-        "metadata": {"version": VERSION, "chance": chance},
+        "metadata": {"version": VERSION, "chance": chance, **told},
     }
     written = yaml.dump(content, Dumper=_Dumper, sort_keys=False)
     write_text(folder / f"{name}.yaml", f"# {description}\n{written}")

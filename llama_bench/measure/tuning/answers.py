@@ -1,7 +1,7 @@
 """Labelled examples as token ids, and which of their tokens are the answer.
 
-A prompt and its answer are one text, split into tokens as an evaluation splits it (BOS before it,
-blanks at the prompt's end with the answer), so that what is learned is what is scored. An example
+A prompt and its answer are one text, split into tokens as an evaluation splits it (BOS before it as
+there, blanks at the prompt's end with the answer), so that what is learned is what is scored. An example
 that is longer than the context would lose its beginning; it is left out, and counted.
 """
 
@@ -20,6 +20,7 @@ import torch
 
 from llama_bench.measure.evaluation import chat
 from llama_bench.measure.evaluation.encoding import Encoding
+from llama_bench.measure.labelled.labels import named
 from llama_bench.measure.training.objective import IGNORED
 from llama_bench.measure.training.tokens import Order
 from llama_bench.records import Refusal
@@ -30,11 +31,13 @@ TOO_LONG = "longer than the context"
 _UNCUT = 2**40  # a window that no example fills
 
 LeftOut = dict[str, dict[str, int]]  # part -> reason -> examples
+Row = tuple[str, str, str]  # a prompt, its answer, and the name of that
 
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids of prompt and answer, the answer's from `start` on; and the answer as written."""
+    """Token ids of prompt and answer, the answer's from `start` on; and the answer as it is named:
+    as written, a label without its end."""
 
     ids: list[int]
     start: int
@@ -93,7 +96,7 @@ def read(spec: FinetuneSpec, folder: Path, task: str, tokenizer) -> tuple[dict[s
 
     Raises Refusal where a part has none left.
     """
-    encoding = Encoding(tokenizer, _UNCUT)
+    encoding = Encoding(tokenizer, _UNCUT, spec.bos)
     rows = {name: _labelled(folder / f"{name}.parquet") for name in PARTS[:2]}
     rows["test"] = _test(folder / "tasks" / f"{task}.jsonl")
     if spec.fraction is not None:
@@ -120,28 +123,34 @@ def absent_labels(parts: dict[str, Part], choices: list[str] | None) -> dict[str
     return {name: [each for each in choices if each not in held[name]] for name in PARTS[:2]}
 
 
-def _labelled(path: Path) -> list[tuple[str, str]]:
-    table = pq.ParquetFile(path).read(["prompt", "answer"]).to_pydict()
-    return list(zip(table["prompt"], table["answer"], strict=True))
+def _labelled(path: Path) -> list[Row]:
+    rows = pq.ParquetFile(path).read(["prompt", "answer", "label"]).to_pylist()
+    return [_row(row["prompt"], row["answer"], row["label"] is not None) for row in rows]
 
 
-def _test(path: Path) -> list[tuple[str, str]]:
+def _test(path: Path) -> list[Row]:
     """The rows that lm-eval reads, their answers as those that are trained on."""
     rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     return [
-        (row["context"], row["choices"][row["label"]] if "choices" in row else row["answer"])
+        _row(row["context"], row["choices"][row["label"]], True)
+        if "choices" in row
+        else _row(row["context"], row["answer"], False)
         for row in rows
     ]
 
 
-def _encoded(spec: FinetuneSpec, rows: list, encoding: Encoding, left_out: Counter):
-    asked = [(_prompt(spec, prompt, encoding.tokenizer), answer) for prompt, answer in rows]
+def _row(prompt: str, answer: str, is_label: bool) -> Row:
+    return prompt, answer, named(answer) if is_label else answer
+
+
+def _encoded(spec: FinetuneSpec, rows: list[Row], encoding: Encoding, left_out: Counter):
+    asked = [(_prompt(spec, prompt, encoding.tokenizer), answer) for prompt, answer, _ in rows]
     found = []
-    for (_, answer), pair in zip(asked, encoding.pairs(asked), strict=True):
+    for (_, _, name), pair in zip(rows, encoding.pairs(asked), strict=True):
         if pair.reason or len(pair.ids) > spec.context:
             left_out[pair.reason or TOO_LONG] += 1
         else:
-            found.append(Example(pair.ids, pair.start, answer))
+            found.append(Example(pair.ids, pair.start, name))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,26 @@ from llama_bench.measure.training.engine import Engine
 from llama_bench.measure.tuning.answers import Part
 
 
-class Unseen:
-    """Windows of the held-out documents that no example is from, in the tokens of one tokenizer."""
+TOO_SHORT = (
+    "the held-out documents that no example is from are shorter than one window of {} tokens; hold "
+    "out more (data.held_out), or give the fine-tuning a shorter context"
+)
 
-    def __init__(self, examples: Path, tokenizer: Path, context: int):
+
+@dataclass(frozen=True)
+class Unseen:
+    """Windows (windows, context + 1) of the held-out documents that no example is from, in the
+    tokens of one tokenizer, and the bytes of each id."""
+
+    windows: np.ndarray
+    token_bytes: np.ndarray
+
+    @classmethod
+    def of(cls, examples: Path, tokenizer: Path, context: int) -> Unseen | None:
+        """Those of an examples run's folder; None where they are TOO_SHORT."""
         texts = pq.ParquetFile(examples / UNSEEN).read(["text"])["text"].to_pylist()
         found = held_out_loss.windows_of_texts(texts, tokenizer, context)
-        self.windows, self.token_bytes = found
+        return found and cls(*found)
 
     def loss(self, model) -> dict[str, Any]:
         nats = held_out_loss.losses(model, self.windows)
