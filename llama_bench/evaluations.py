@@ -132,6 +132,7 @@ class Evaluations:
             include=suite.include_digest,
             shots=suite.shots,
             limit=suite.limit,
+            seed=suite.seed or 0,
             batch=suite.batch,
             prompts=tuple(asked.prompts) or None,
             prompt_tokens=asked.prompt_tokens if asked.prompts else None,

@@ -9,6 +9,7 @@ from functools import cached_property
 from llama_bench.config import Config
 from llama_bench.run import Run
 from llama_bench.sections.fuse import Fusion
+from llama_bench.sections.models import base_of
 from llama_bench.shape import Shape
 from llama_bench.specs import OF_OUTPUTS, FuseSpec, Member
 from llama_bench.tunings import Model, Models, Tunings
@@ -59,7 +60,7 @@ class Fusions:
 
     def _named(self, name: str, asked: Fusion) -> Group:
         """The control of trainings of one shape has their tokens together."""
-        members = tuple(self.models.called(label) for label in asked.members)
+        members = tuple(self._called(label) for label in asked.members)
         shapes = {member.shape for member in members}
         control = None
         if asked.control and len(shapes) == 1 and None not in shapes:
@@ -67,6 +68,15 @@ class Fusions:
             tokens = sum(run.spec.tokens for run in runs)
             control = self._for_it(name, self.ladder.beside(runs[0], "control", tokens=tokens))
         return Group(name, members, {}, (control,) if control else (), control)
+
+    def _called(self, label: str) -> Model:
+        """One trained elsewhere with what it is said to be fine-tuned from."""
+        model, loaded = self.models.called(label), self.config.models.pretrained
+        for each in loaded:
+            if each.label == label and each.base:
+                base = {"base": base_of(each, loaded)}
+                return replace(model, member=model.member.model_copy(update=base))
+        return model
 
     def _trained(self, name: str, asked: Fusion, label: str) -> Group:
         """Cooldowns of one trunk, or seeds; the ladder's own training is the first."""

@@ -16,6 +16,7 @@ from llama_bench.fields import unknown
 from llama_bench.references import Known
 from llama_bench.sections.finetune import FineTuning
 from llama_bench.sections.fuse import Fusion
+from llama_bench.sections.models import base_of
 from llama_bench.shape import Shape
 
 # keys of a config.json on which the shapes of weights depend; GPT-2 has names of its own
@@ -94,9 +95,23 @@ def _named(where: str, asked: Fusion, known: Known) -> None:
     _counted(where, asked, len(asked.members))
     _one_vocabulary(where, asked.members, known)
     _one_shape(where, asked, known)
-    origins = {known.pretrained[n].reference if n in known.pretrained else n for n in asked.members}
-    if asked.of_weights and len(origins) > 1 and not asked.allow_unrelated:
-        raise ValueError(f"{where}.members: {', '.join(asked.members)} {_STRANGERS}")
+    families = [_family(name, known) for name in asked.members]
+    if asked.of_weights and not set.intersection(*families) and not asked.allow_unrelated:
+        told = f"{', '.join(asked.members)} {_STRANGERS}"
+        if any(name in known.pretrained for name in asked.members):
+            told += (
+                ". What they are fine-tuned from elsewhere is told by base, in models.pretrained"
+            )
+        raise ValueError(f"{where}.members: {told}")
+
+
+def _family(name: str, known: Known) -> set[tuple[str, str]]:
+    """The model itself and, of one trained elsewhere, what it is said to be fine-tuned from."""
+    if name in known.trained:
+        return {("trained", name)}
+    loaded = known.pretrained[name]
+    origins = loaded.reference.id, base_of(loaded, known.pretrained.values())
+    return {("pretrained", origin) for origin in origins if origin}
 
 
 def _one_vocabulary(where: str, members: list[str], known: Known) -> None:

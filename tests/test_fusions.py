@@ -206,3 +206,41 @@ def test_weights_of_unlike_shapes_or_strangers_are_not_averaged(pretrained, shar
     message = refused(given("stories", "other"))
     assert "fuse.two.members: stories, other have no common ancestor" in message
     assert load(given("stories", "other", **allowed)).runs
+
+
+def test_relatives_trained_elsewhere_are_told_by_their_base(pretrained, shared, tmp_path):
+    """By a name that both give, or that of one of them; no other run asks for it."""
+    models = copy.deepcopy(pretrained)
+    for name in ("tuned", "again"):
+        folder = shutil.copytree(shared("models", "stories260K"), tmp_path / name)
+        content = json.loads((folder / "config.json").read_text()) | {"note": name}
+        (folder / "config.json").write_text(json.dumps(content))
+        models["pretrained"].append({"name": name, "path": str(folder)})
+
+    def members(*named, **bases):
+        given = copy.deepcopy(models)
+        for model in given["pretrained"]:
+            model |= {"base": bases[model["name"]]} if model["name"] in bases else {}
+        fuse = {"two": {"members": [*named], "methods": ["uniform"]}}
+        study = load(with_(models=given, fuse=fuse, finetune={"part": {**PART, "seeds": [0]}}))
+        (mean,) = (run.spec for run in runs(study, "fuse") if run.spec.method == "uniform")
+        others = {
+            path
+            for path, run in study.runs.items()
+            if "fuse" not in (run.spec.verb, *run.spec.model_dump(exclude_none=True))
+        }
+        return mean.members, others
+
+    with pytest.raises(UserError, match=r"is told by base, in models\.pretrained"):
+        members("tuned", "again")
+    with pytest.raises(UserError, match="no common ancestor"):
+        members("tuned", "again", tuned="llama-1", again="llama-2")
+    with pytest.raises(UserError, match="no common ancestor"):
+        members("tuned", "again", tuned="llama-1")
+    (tuned, again), others = members("tuned", "again", tuned="llama-1", again="llama-1")
+    assert tuned.base == again.base == "llama-1"
+    (base, tuned), same = members("stories", "tuned", tuned="stories")
+    assert base.base is None and tuned.base == base.pretrained.digest
+    assert same == others and len(same) > 5, "declaring a base renames fusions alone"
+    message = refused(with_(models={"pretrained": [{**models["pretrained"][0], "base": ""}]}))
+    assert "models.pretrained" in message and "base" in message

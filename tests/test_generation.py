@@ -22,6 +22,7 @@ def study(generation, **evaluate):
         ({"top_p": 0.9}, ["top_p", "do_sample: true"]),
         ({"do_sample": False, "temperature": 0.7}, ["temperature", "do_sample: true"]),
         ({"do_sample": True, "temperature": 0}, ["temperature above 0"]),
+        ({"temperature": 1e-42}, ["temperature", "1e-42", "0.01"]),
         ({"max_gen_toks": 0}, ["max_gen_toks"]),
         ({"until": 3}, ["until"]),
     ],

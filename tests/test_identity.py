@@ -41,7 +41,7 @@ CASES = {
     ),
     "tasks": (
         TasksSpec(data="python-stdlib-v2048-00000000", items=120, grammar=None),
-        "held-out-120-af19418b",
+        "held-out-120-5ec579f3",
     ),
     "train": (TrainSpec(**TRAIN), "50.9k-200k-s0-258d117e"),
     "evaluate": (

@@ -63,7 +63,7 @@ def scores(evaluations: tuple[str, ...]) -> pd.DataFrame:
         entry = Entry(run_id, "evaluate", path, {}, records.read(Path(path)))
         mine = [row for table, row in rows.of(entry) if table == "scores"]
         found += [row | {"run": entry.record.spec["train"]} for row in mine]
-    names = ["run", "task", "metric", "filter", "value", "chance"]
+    names = ["run", "task", "metric", "filter", "value", "chance", "first"]
     return pd.DataFrame(found, columns=names)
 
 
@@ -98,7 +98,7 @@ def forecast_scores(table: pd.DataFrame, found: pd.DataFrame, asked: ForecastSpe
     found = found[found["value"].notna() & found["run"].isin(table["run"] if len(table) else [])]
     for name in asked.tasks:
         mine = found[found["task"] == name]
-        metric = main_metric.of(mine["metric"]) if len(mine) else None
+        metric = _metric(mine)
         if metric is None or not score_forecast.foretold(metric):
             why = f"no law is of its metric, {metric}" if metric else "no run has a score of it"
             left_out.append({"task": name, "why": why})
@@ -109,6 +109,12 @@ def forecast_scores(table: pd.DataFrame, found: pd.DataFrame, asked: ForecastSpe
     used = table[table["run"].isin(found["run"])] if len(table) else table
     more = {"evaluations_asked": list(asked.evaluations or ())}
     return _head(asked, used) | more | {"tasks": tasks, "left_out": left_out}
+
+
+def _metric(mine: pd.DataFrame) -> str | None:
+    """What one task's scores are told by; None where there are none."""
+    own = mine.loc[mine["first"].eq(True), "metric"]
+    return main_metric.of(mine["metric"], own.min() if len(own) else None) if len(mine) else None
 
 
 def _known(table: pd.DataFrame, mine: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, str]:

@@ -12,13 +12,13 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import PreTrainedConfig
 
-from llama_bench import sources
 from llama_bench.fields import UserError
 from llama_bench.measure import ensemble_model, held_out_loss, model
 from llama_bench.measure.ensemble_model import (
@@ -27,7 +27,7 @@ from llama_bench.measure.ensemble_model import (
     member_name,
     normalised,
 )
-from llama_bench.measure.fusing import weight_files
+from llama_bench.measure.fusing import ensemble_members, weight_files
 from llama_bench.records import Refusal
 
 _CODE = Path(ensemble_model.__file__)
@@ -44,13 +44,12 @@ def write(folders: list[Path], weights: list[float], method: str, target: Path) 
     is written.
     """
     _check_weights(weights, len(folders))
-    configs = [_config_of(folder) for folder in folders]
-    _refuse_other_vocabularies(folders, configs)
-    files = [_weight_files(folder, config) for folder, config in zip(folders, configs, strict=True)]
+    configs = ensemble_members.configs_of(folders)
+    names = [ensemble_members.names_of(folder) for folder in folders]
     aside = target.with_name(f".{target.name}.{os.getpid()}")
     aside.mkdir(parents=True)
     try:
-        _copy_weights(files, aside)
+        _copy_weights(folders, names, aside)
         of_text = [path for pattern in _OF_TEXT for path in folders[0].glob(pattern)]
         for path in (*of_text, _CODE):
             shutil.copy(path, aside)
@@ -82,8 +81,8 @@ def config_of(
         for config in configs
     ]
     dtypes = [config.dtype or torch.float32 for config in configs]
-    widest = max(dtypes, key=lambda dtype: dtype.itemsize)
-    return EnsembleConfig(members=members, weights=weights, method=method, dtype=widest)
+    dtype = reduce(torch.promote_types, dtypes)  # that holds all: of bfloat16 and float16, float32
+    return EnsembleConfig(members=members, weights=weights, method=method, dtype=dtype)
 
 
 @torch.inference_mode()
@@ -125,73 +124,36 @@ def _check_weights(weights: list[float], members: int) -> None:
     if len(weights) != members:
         raise UserError(f"weights: {len(weights)} for {members} members; give one for each")
     for weight in weights:
+        if math.isnan(weight):  # nobody can give one: it was computed, and would be again
+            raise Refusal("non-finite", "the weights of the members are not numbers")
         if not (math.isfinite(weight) and weight >= 0):
             raise UserError(f"weights: {weight} is no share of a probability; give 0 to 1")
     if abs(sum(weights) - 1) > 1e-6:
         raise UserError(f"weights: sum to {sum(weights):g}, not to one")
 
 
-def _config_of(folder: Path) -> PreTrainedConfig:
-    if not (folder / "config.json").is_file():
-        raise Refusal("missing", f"{folder} holds no model (no config.json)")
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, KeyError, OSError) as error:
-        reason = f"{folder} cannot be in an ensemble: {model.first_line(error)}"
-        raise Refusal("refused", reason) from error
-    if isinstance(config, EnsembleConfig):
-        raise Refusal("refused", f"{folder} is an ensemble itself; name its members instead")
-    return config
-
-
-def _refuse_other_vocabularies(folders: list[Path], configs: list[PreTrainedConfig]) -> None:
-    """Token i must mean the same to all members."""
-    for folder, config in zip(folders[1:], configs[1:], strict=True):
-        if config.vocab_size != configs[0].vocab_size:
-            sizes = f"{config.vocab_size} ids, {folders[0]} {configs[0].vocab_size}"
-            raise Refusal("refused", f"{folder} has {sizes}; an ensemble shares one vocabulary")
-        if not sources.same_tokenizer(folders[0], folder):
-            reason = f"{folder} and {folders[0]} have different tokenizers"
-            raise Refusal("refused", f"{reason}; an ensemble shares one vocabulary")
-
-
-def _weight_files(folder: Path, config: PreTrainedConfig) -> list[Path]:
-    """The member's safetensors files, which must hold what its configuration asks for."""
-    found = {name: list(each.shape) for name, each in weight_files.stored(folder).items()}
-    with torch.device("meta"):
-        asked = AutoModelForCausalLM.from_config(config)
-    expected = {name: list(weight.shape) for name, weight in asked.state_dict().items()}
-    needed = set(expected) - set(asked.all_tied_weights_keys)
-    for names, what in (
-        (needed - set(found), "lacks weights that its config asks for"),
-        (set(found) - set(expected), "holds weights that its config does not ask for"),
-        ({n for n in found if found[n] != expected.get(n)}, "has weights of another shape"),
-    ):
-        if names:
-            raise Refusal("refused", f"{folder} {what}: {', '.join(sorted(names)[:3])}")
-    return weight_files.files_of(folder)
-
-
-def _copy_weights(files: list[list[Path]], target: Path) -> None:
+def _copy_weights(folders: list[Path], names: list[dict[str, str]], target: Path) -> None:
     """All members' files, numbered, with the index by which transformers finds a weight."""
+    files = [weight_files.files_of(folder) for folder in folders]
     total, shards = 0, [(place, path) for place, paths in enumerate(files) for path in paths]
     weight_map = {}
     for number, (place, path) in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        names, taken = _copy_renamed(path, target / name, member_name(place))
-        weight_map |= dict.fromkeys(names, name)
+        called = {each: f"{member_name(place)}.{own}" for each, own in names[place].items()}
+        renamed, taken = _copy_renamed(path, target / name, called)
+        weight_map |= dict.fromkeys(renamed, name)
         total += taken
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (target / weight_files.INDEX).write_text(json.dumps(index, indent=1) + "\n")
 
 
-def _copy_renamed(source: Path, target: Path, prefix: str) -> tuple[list[str], int]:
+def _copy_renamed(source: Path, target: Path, called: dict[str, str]) -> tuple[list[str], int]:
     """One safetensors file with other names in its header, and the bytes of its numbers. Places in
     the header count from its end; blanks fill it, so that numbers begin at a multiple of 8."""
     head = weight_files.header(source)
     entries = json.loads(head[8:])
     metadata = {"format": "pt"} | entries.pop("__metadata__", {})
-    renamed = {f"{prefix}.{name}": entry for name, entry in entries.items()}
+    renamed = {called[name]: entry for name, entry in entries.items()}
     text = json.dumps({"__metadata__": metadata} | renamed, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with open(source, "rb") as before, open(target, "wb") as after:

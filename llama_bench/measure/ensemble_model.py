@@ -95,11 +95,13 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: EnsembleConfig):
         super().__init__(config)
+        # torch's own attention stands here where nobody asked for any, and not every member has it
+        asked = config._attn_implementation
         for place, member in enumerate(config.member_configs()):
             made = AutoModelForCausalLM.from_config(
                 member,
                 dtype=torch.get_default_dtype(),  # that of the whole
-                attn_implementation=config._attn_implementation,
+                attn_implementation=None if asked == "sdpa" else asked,
             )
             # children of this very module: transformers looks for tied weights no deeper
             self.add_module(member_name(place), made)

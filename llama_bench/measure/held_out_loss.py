@@ -79,8 +79,8 @@ def windows_of_texts(
     texts: Iterable[str], tokenizer: Path, context: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Windows (windows, context + 1) evenly spread over texts, VALIDATION_TOKENS at most, in the
-    tokens of the folder `tokenizer`, and the bytes of each id; None where the texts are shorter than
-    one window."""
+    tokens of the folder `tokenizer`, and the bytes of each id; None where the texts are shorter
+    than one window."""
     ids, lengths = encoded(texts, tokenizer)
     if len(ids) <= context:
         return None

@@ -2,8 +2,8 @@
 
 Models with an ancestor in common lie in one basin of the loss, where the mean of weights is a
 model; the mean of strangers is none (Frankle et al. 2020, arXiv 1912.05671; Neyshabur et al. 2020,
-arXiv 2008.11687). An ancestor is the id of a run, the digest of a trunk, or what names a pretrained
-model.
+arXiv 2008.11687). An ancestor is the id of a run, the digest of a trunk, what names a pretrained
+model, or what the study says that one is fine-tuned from.
 """
 
 from __future__ import annotations
@@ -23,17 +23,12 @@ def ancestors(member: Member, source: Path | None) -> list[str]:
     """The oldest first, the model itself last. `source`: its run's record, a pretrained model's
     folder, or None for one on the Hub."""
     if member.pretrained:
-        return [pretrained_name(member.pretrained)]
+        return list(dict.fromkeys(filter(None, [member.base, member.pretrained.id])))
     record = records.read(source)
     if record.verb == "train":
         trunk = TrainSpec.parse(json.dumps(record.spec)).trunk
         return [f"trunk-{hashlib.sha256(trunk.encode()).hexdigest()[:8]}", record.id]
     return list(dict.fromkeys([*record.result["ancestors"], record.id]))
-
-
-def pretrained_name(pretrained: Pretrained) -> str:
-    """What is the same for two specs that name the same weights."""
-    return pretrained.digest or f"{pretrained.repo}@{pretrained.revision}"
 
 
 def shared(families: list[list[str]]) -> list[str]:

@@ -26,7 +26,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from llama_bench.measure import gpu
+from llama_bench.measure import gpu, loading_report
 from llama_bench.measure.ensemble_model import EnsembleConfig, EnsembleForCausalLM
 from llama_bench.records import Refusal
 from llama_bench.shape import Shape
@@ -155,11 +155,10 @@ def load(
             use_safetensors=True,
             local_files_only=not trusted,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report, by name
             device_map=placed,
         )
-    if report["missing_keys"]:  # transformers would go on with random numbers in their place
-        names = ", ".join(sorted(report["missing_keys"])[:3])
-        raise Refusal("refused", f"{called} lacks weights that its config asks for: {names}")
+    loading_report.check(model, report, called)
     return model
 
 
@@ -199,9 +198,7 @@ def _refusing(called: str, trusted: bool) -> Iterator[None]:
     """What says something about a model becomes a Refusal; no memory, no network say nothing."""
     try:
         yield
-    except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "mismatch" not in str(error):
-            raise
+    except (ValueError, KeyError, ImportError, SafetensorError) as error:
         if "trust_remote_code" in str(error):
             reason = "asks to run code of its own; set trust_remote_code: true for it, if you do"
             raise Refusal("refused", f"{called} {reason}") from error

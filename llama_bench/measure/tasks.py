@@ -23,6 +23,7 @@ from pathlib import Path
 
 from llama_bench.fields import UserError
 from llama_bench.measure.labelled import files
+from llama_bench.measure.labelled.labels import end_of
 from llama_bench.measure.questions import passages, questions, task_files
 from llama_bench.measure.questions.broken_code import broken_code
 from llama_bench.measure.questions.broken_prose import broken_prose
@@ -177,6 +178,8 @@ def _rows(task: Task, documents: list, items: int, seed: str) -> list[questions.
             answer = row.get("target", row.get("part"))
             if question in asked or (answer is not None and answers[answer] >= most_alike):
                 continue
+            if end_of(row.get("choices", ())):
+                continue  # one that begins another can never be less likely than it
             asked.add(question)
             answers[answer] += 1
             rows.append({"document": name, **row})

@@ -46,6 +46,9 @@ class Suite(Base):
     """Examples before every question; left out, as many as the task says."""
     limit: Count | None = Field(None, gt=0)
     """Items of each task; left out, all."""
+    seed: Count | None = None
+    """Of what is drawn, such as examples before a question; left out, 0. The `lm_eval` command's
+    `--seed 0` is the same; by itself it draws examples by 1234."""
     batch: Count | None = Field(None, gt=0)
     """Rows of a pass at most; left out, as many as fit."""
     chat_template: bool = False

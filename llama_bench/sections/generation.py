@@ -33,6 +33,8 @@ SERVED = (
     "repetition_penalty",
 )
 
+# below it a model draws its likeliest token, and quotients overflow; vLLM takes it for the least
+LEAST_TEMPERATURE = 0.01
 Part = Annotated[Real, Field(ge=0, le=1)]
 Strings = Annotated[
     list[str],
@@ -116,6 +118,11 @@ class Generation(Base):
 
     @model_validator(mode="after")
     def _draws_or_not(self):
+        if self.temperature and self.temperature < LEAST_TEMPERATURE:
+            raise ValueError(
+                f"temperature: {self.temperature:g} is below {LEAST_TEMPERATURE}, where only the "
+                "likeliest token is drawn; leave it out, which takes that token"
+            )
         if self.do_sample and self.temperature == 0:
             raise ValueError("do_sample: true draws, which needs a temperature above 0")
         draws = self.do_sample or (self.do_sample is None and bool(self.temperature))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -73,6 +74,9 @@ class Loaded(Origin):
     """Let this repository run code of its own."""
     gpus: Count = Field(1, gt=0)
     """Over how many it is spread while it is evaluated."""
+    base: str | None = Field(None, min_length=1)
+    """What it was fine-tuned from, by any name that its relatives give too, or that of another
+    model here: weights of relatives can be averaged."""
 
     @model_validator(mode="after")
     def _is_there(self):
@@ -90,6 +94,13 @@ class Loaded(Origin):
             return Pretrained(repo=self.repo, revision=self.revision, trust_remote_code=trusted)
         digest = sources.shape_digest if self.random_weights else sources.model_digest
         return Pretrained(digest=digest(self.folder), trust_remote_code=trusted)
+
+
+def base_of(model: Loaded, here: Iterable[Loaded]) -> str | None:
+    """What `model` was fine-tuned from: where that is one of those `here`, what names its weights;
+    a repository of which several revisions are here is none of them."""
+    found = [each for each in here if model.base in (each.label, each.repo)]
+    return found[0].reference.id if len(found) == 1 else model.base
 
 
 class Models(Base):

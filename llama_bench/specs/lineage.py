@@ -11,11 +11,13 @@ Made = Literal["train", "finetune", "fuse"]
 
 
 class Member(Base):
-    """One model: the run that made it (`verb` and its id), or one trained elsewhere."""
+    """One model: the run that made it (`verb` and its id), or one trained elsewhere; of the latter
+    `base` is what it is said to be fine-tuned from."""
 
     verb: Made | None = None
     run: str | None = None
     pretrained: Pretrained | None = None
+    base: str | None = None
 
     @property
     def slug(self) -> str:

@@ -15,5 +15,10 @@ class Pretrained(Base):
     trust_remote_code: bool | None = None
 
     @property
+    def id(self) -> str:
+        """What is the same for two specs that name the same weights."""
+        return self.digest or f"{self.repo}@{self.revision}"
+
+    @property
     def slug(self) -> str:
         return self.repo.split("/")[-1] if self.repo else "local"

@@ -27,7 +27,7 @@ class TasksSpec(Spec):
     """
 
     verb: ClassVar[str] = "tasks"
-    recipe: int = 2
+    recipe: int = 3
     data: str
     items: Count = Field(gt=0)
     seed: Count = 0

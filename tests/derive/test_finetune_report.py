@@ -340,6 +340,20 @@ def test_a_run_without_its_evaluation_keeps_its_losses(tmp_path):
     assert "forgetting" in drawn(paper)
 
 
+def test_why_forgetting_was_not_measured_is_said(tmp_path):
+    paper = tuned(tmp_path, zero=False, fractions=(1.0,))
+    for run in paper.runs:
+        if run["verb"] == "finetune":
+            path = tmp_path / run["path"]
+            record = json.loads(path.read_text())
+            record["result"] |= {"forgetting": None, "forgetting_reason": "too short"}
+            path.write_text(json.dumps(record))
+    assert finetune_table.told(tabled(paper))["tasks"][0]["rows"][0]["losses"][2] == ("–", "")
+    text = page(paper)
+    assert f"What it forgets was not measured ({', '.join(TWO)}): too short." in text
+    assert "bits per byte of held-out text of the corpus go from" not in text
+
+
 def test_what_began_from_zero_has_no_budget_of_its_own(tmp_path):
     paper = tuned(tmp_path)
     told = finetune_table.told(tabled(paper))

@@ -51,10 +51,11 @@ class Handler(BaseHTTPRequestHandler):
             settings["top_k"] = max(0, settings.get("top_k", 0))  # -1 and 0: of all tokens
         out = model.generate(torch.tensor([prompt]), max_new_tokens=asked["max_tokens"], **settings)
         whole, head = (tokenizer.decode(i, skip_special_tokens=True) for i in (out[0], prompt))
-        text = whole[len(head) :]
-        for stop in asked["stop"] or ():
+        text, stops = whole[len(head) :], asked["stop"] or ()
+        ended = tokenizer.eos_token_id in out[0, len(prompt) :] or any(s in text for s in stops)
+        for stop in stops:
             text = text.split(stop)[0]
-        return {**choice, "text": text}
+        return {**choice, "text": text, "finish_reason": "stop" if ended else "length"}
 
     def _answer(self, content: dict, status: int = 200) -> None:
         body = json.dumps(content).encode()

@@ -3,7 +3,7 @@
 import pytest
 from lm_eval.api.instance import Instance
 from tiny_llama import adapter, checkpoint
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llama_bench.measure.evaluation.encoding import Encoding
@@ -145,3 +145,21 @@ def test_a_tokenizer_without_bos_begins_with_what_ends_a_text():
     found = pair(tokenizer, "", "the cat")
     assert found.ids == [3, 1, 2] and found.start == 1
     assert pair(tokenizer, "the", " cat").ids == [1, 2]
+
+
+@pytest.mark.parametrize("behind", [[], ["[EOS]"]])
+@pytest.mark.parametrize("before", [[], ["[BOS]"]])
+def test_what_a_tokenizer_puts_behind_a_text_moves_no_border(before, behind):
+    """As it has them (`stock`), a context ends in EOS and the whole does not go on from there."""
+    words = ("[UNK]", "the", "cat", "sat", "down", "[BOS]", "[EOS]")
+    form = " ".join([*before, "$A", *behind])
+    added = [(mark, words.index(mark)) for mark in before + behind]
+    tokenizer = word_level(
+        *words, post_processor=processors.TemplateProcessing(single=form, special_tokens=added)
+    )
+    found = pair(tokenizer, "the cat", " sat down", bos="stock")
+    assert tokenizer.convert_ids_to_tokens(found.ids) == [
+        *before, "the", "cat", "sat", "down", *behind,
+    ]  # fmt: skip
+    assert scored(tokenizer, found).split() == ["sat", "down", *behind]
+    assert found.scored_bytes == len(" sat down") and found.respelled is bool(behind)

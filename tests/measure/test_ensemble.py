@@ -179,7 +179,7 @@ def test_greedy_text_of_a_padded_batch_is_that_of_the_mixed_probabilities(folder
     lm = CausalLM(mixture, tokenizer)
     prompts = [lm.encoding.encode(prompt) for prompt in PROMPTS]
     assert len({len(prompt) for prompt in prompts}) > 1, "some are padded"
-    texts = lm.write(prompts, 12, [], do_sample=False)
+    texts = [text for text, _ in lm.write(prompts, 12, [], do_sample=False)]
     for prompt, text in zip(prompts, texts, strict=True):
         whole = greedy_by_hand(folders, prompt, 12, mixture.config.eos_token_id)
         started = tokenizer.decode(prompt, skip_special_tokens=True)
@@ -393,11 +393,16 @@ def test_a_member_with_other_tensors_than_its_config_says_is_refused(folders, tm
     assert damage in reason and "other" in reason
 
 
-@pytest.mark.parametrize("weights", [[0.5, 0.6], [1.5, -0.5], [math.nan, 1.0], [1.0]])
+@pytest.mark.parametrize("weights", [[0.5, 0.6], [1.5, -0.5], [math.inf, 1.0], [1.0]])
 def test_weights_that_are_no_shares_are_the_users_mistake(folders, tmp_path, weights):
     with pytest.raises(UserError, match=r"^weights: "):
         ensemble.write(folders, weights, "mixture", tmp_path / "no")
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_were_computed_and_are_none_are_a_result(folders, tmp_path):
+    """Another try would compute them again."""
+    assert "not numbers" in refusal(folders, tmp_path, [math.nan, 1.0])
 
 
 def test_state_is_asked_of_trainings_alone(written, suite, evaluated, tmp_path):

@@ -150,6 +150,8 @@ def test_softmax_of_losses():
     near = weighing.softmax([3.0, 3.05, 3.1], 1.0)
     assert max(near) / min(near) == pytest.approx(math.exp(0.1))
     assert weighing.softmax([5000.0, 5001.0], 1e-3) == (1.0, 0.0)
+    for least in (1e-308, 5e-324):  # the least number there is
+        assert weighing.softmax([6.0, 5.0, 5.5, 5.0], least) == (0, 0.5, 0, 0.5)
 
 
 def test_a_barrier_is_the_rise_above_the_ends():
@@ -237,11 +239,15 @@ def test_what_has_no_meaning_may_differ(local, tmp_path):
 
 
 def test_integers_have_no_mean(local, tmp_path):
-    other = shutil.copytree(local, tmp_path / "second")
-    changed_tensors(other, lambda t: {**t, "seen": torch.ones(2, dtype=torch.int64)})
-    found = members.members_of(fusion(2), [other, other])
-    with pytest.raises(Refusal, match="seen is of type I64, of which no mean is taken"):
+    """Unless they are the same in all members."""
+    folders = [shutil.copytree(local, tmp_path / name) for name in ("first", "second")]
+    for folder, more in zip(folders, (1, 2), strict=True):
+        seen = torch.full((2,), more, dtype=torch.int64)
+        changed_tensors(folder, lambda t, seen=seen: {**t, "seen": seen})
+    found = members.members_of(fusion(2), folders)
+    with pytest.raises(Refusal, match="second: seen differs, and of its type, I64, no mean is"):
         agreement.one_shape(found)
+    agreement.one_shape(members.members_of(fusion(2), folders[:1] * 2))
 
 
 def fusion(count: int, **fields) -> FuseSpec:
@@ -254,6 +260,12 @@ def test_ancestors_of_strangers_and_relatives():
     families = [lineage.ancestors(Member(pretrained=each), None) for each in (a, b)]
     assert families == [["llamas/a@1"], ["llamas/a@2"]]
     assert lineage.shared(families) == []
+    tuned = [
+        lineage.ancestors(Member(pretrained=each, base=base), None)
+        for each, base in ((a, "llama-1"), (b, "llama-1"), (a, "llamas/a@2"))
+    ]
+    assert tuned[0] == ["llama-1", "llamas/a@1"] and lineage.shared(tuned[:2]) == ["llama-1"]
+    assert lineage.shared([tuned[2], families[1]]) == ["llamas/a@2"], "a base and what it became"
     assert lineage.shared([["t", "x", "y"], ["t", "y"], ["y", "t", "z"]]) == ["t", "y"]
 
 

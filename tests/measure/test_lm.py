@@ -351,20 +351,41 @@ def test_a_long_context_loses_its_beginning(local):
     assert lm.remarks.counts["truncated"] == {"t": 1}
 
 
+def test_answers_are_as_long_as_in_lm_evals_own_adapter_and_cuts_are_counted(shared):
+    """More than half of the window, after a prompt that fits beside it and one that does not."""
+    ours = adapter(shared("models", "stories3M"))
+    ours.encoding.bos = "stock"
+    theirs = HFLM(pretrained=ours.model, tokenizer=ours.tokenizer, batch_size=1)
+    story = "Once upon a time, there was a little girl named Lily. "
+    settings = {"until": ["never"], "max_gen_toks": 300, "min_new_tokens": 260}
+    asked = ask("generate_until", (story, settings), (story * 20, settings))
+    found = ours.generate_until(asked)
+    assert found == theirs.generate_until(asked)
+    lengths = [len(ours.tokenizer.encode(text, add_special_tokens=False)) for text in found]
+    assert ours.window == 512 and min(lengths) > 256
+    assert ours.remarks.counts["truncated"] == {"t": 1}
+    # lm-eval's own refuses what the window does not hold; here the answer is cut
+    beyond = {"until": ["never"], "max_gen_toks": 512, "min_new_tokens": 256}
+    short = {"until": ["Lily"], "max_gen_toks": 512}
+    ours.remarks.counts.clear()
+    ours.generate_until(ask("generate_until", (story, beyond), (story, short)))
+    assert ours.remarks.counts["truncated"] == {"t": 1}
+
+
 def test_a_prompt_loses_no_more_than_it_must_where_a_task_wants_it_whole(local):
     """The rest of the window is the answer's, an eighth of it at least."""
     lm = adapter(local)
     ids = lm.encoding.encode("".join(f"line {n}\n" for n in range(CONTEXT)))
-    settings = {"until": [], "do_sample": False, "max_gen_toks": CONTEXT, "min_new_tokens": 4}
+    settings = {"until": [], "do_sample": False, "max_gen_toks": 400, "min_new_tokens": 4}
     asked = [(lm.tokenizer.decode(ids[1:length]), settings) for length in (40, 480, 300, 460)]
     lengths = [len(lm.encoding.encode(prompt)) for prompt, _ in asked]
     lm.generate_until(ask("generate_until", *asked))
-    assert lm.remarks.counts.pop("truncated") == {"t": 3}, "half of the window is the answer's"
+    assert lm.remarks.counts.pop("truncated") == {"t": 3}, "400 tokens are the answer's"
     lm.whole_prompts = True
     found = lm.generate_until(ask("generate_until", *asked))
-    assert lm.remarks.counts["truncated"] == {"t": 2}
+    assert lm.remarks.counts["truncated"] == {"t": 3}, "two prompts, and the answer of 212 tokens"
     for (prompt, _), length, text in zip(asked, lengths, found, strict=True):
-        new = max(CONTEXT - length, CONTEXT // 8)
+        new = min(400, max(CONTEXT - length, CONTEXT // 8))
         kept = lm.encoding.encode(prompt)[-(CONTEXT - new) :]
         with torch.no_grad():
             out = lm.model.generate(

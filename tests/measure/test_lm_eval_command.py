@@ -15,10 +15,10 @@ import pytest
 from tiny_llama import checkpoint
 from transformers import AutoTokenizer
 
-from llama_bench.measure import evaluate, tasks
+from llama_bench.measure import evaluate, examples, tasks
 from llama_bench.measure.evaluation.encoding import Encoding
 from llama_bench.records import Record
-from llama_bench.specs import EvaluateSpec, Pretrained, TasksSpec
+from llama_bench.specs import Corpus, EvaluateSpec, ExamplesSpec, Pretrained, TasksSpec
 
 ITEMS = 24
 
@@ -94,20 +94,52 @@ def assert_equal(model, theirs, ours):
     assert kinds == {"text", "rolling", "choice"}
 
 
+def labelled(prepared, folder, name, **asked):
+    """The record of a fine-tuning's examples, of rows; some prompts and their answers are long."""
+    rows = folder / "rows.jsonl"
+    rows.parent.mkdir()
+    lines = [
+        {"text": f"row {n} " + "has words " * (3 * n % 130), "n": (1, 10, 2)[n % 3]}
+        for n in range(80)
+    ]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    spec = ExamplesSpec(
+        task=name, data=prepared.parent.name, prompt="{text}", items=80, validation=0.1, test=0.25,
+        corpus=Corpus(source="files", files=("0" * 16,)), **asked,
+    )  # fmt: skip
+    result = examples.run(spec, folder, [prepared, rows], silent)
+    record = Record(id=spec.id, verb="examples", spec={}, seconds={}, provenance={}, result=result)
+    record.write(folder / "record.json")
+    return folder / "record.json"
+
+
 def test_the_offline_suite_runs_with_the_command_by_itself(prepared, tmp_path):
-    """As it lies there, moved elsewhere; with the same answers, on a model trained nowhere."""
+    """As it lies there, moved elsewhere; with the same answers, on a model trained nowhere. So do
+    the tests of fine-tunings."""
     model = checkpoint(tmp_path / "checkpoint", prepared)
     spec = TasksSpec(data=prepared.parent.name, items=ITEMS)
     folder = tmp_path / "suite"
     result = tasks.run(spec, folder, [prepared], silent)
     record = Record(id="s", verb="tasks", spec={}, seconds={}, provenance={}, result=result)
     record.write(folder / "record.json")
-    names = tuple(result["tasks"])
-    assert len(names) >= 7
-    shutil.copytree(folder / "tasks", tmp_path / "moved")
+    written = "It says: " + "and then " * 22 + "{n}"
+    tests = {
+        "finetune_number": {"answer": " {n}", "choices": True},
+        "finetune_written": {"answer": written, "choices": False},
+    }
+    records = [labelled(prepared, tmp_path / name, name, **each) for name, each in tests.items()]
+    names = (*result["tasks"], *tests)
+    assert len(names) >= 9
+    for path in (folder / "record.json", *records):
+        shutil.copytree(path.parent / "tasks", tmp_path / "moved", dirs_exist_ok=True)
     theirs = by_command(model, tmp_path / "moved", names, tmp_path / "theirs")
-    _, ours = by_us(model, [folder / "record.json"], names, tmp_path / "ours", held_out=record.id)
+    asked = {"held_out": record.id, "examples": tuple(tests)}
+    scores, ours = by_us(
+        model, [folder / "record.json", *records], names, tmp_path / "ours", **asked
+    )
     assert_equal(model, theirs, ours)
+    cut = {row["task"]: row["truncated"] for row in scores["scores"]}
+    assert cut["finetune_written"] > 0
 
 
 ROWS = """

@@ -3,6 +3,7 @@
 import json
 import shutil
 from http.server import BaseHTTPRequestHandler
+from importlib.util import find_spec
 from pathlib import Path
 
 import hub_server
@@ -154,7 +155,10 @@ def test_weights_that_are_none_are_refused(saved, tmp_path):
 
 
 def test_weights_of_another_shape_are_refused(saved, tmp_path):
-    assert refusal(damaged(saved, tmp_path, hidden_size=64)).status == "refused"
+    refused = refusal(damaged(saved, tmp_path, intermediate_size=64))
+    assert refused.status == "refused"
+    assert "model.layers.0.mlp.down_proj.weight ([" in refused.reason
+    assert refusal(damaged(saved, tmp_path / "wide", hidden_size=64)).status == "refused"
 
 
 def test_weights_that_lack_a_matrix_are_refused(saved, tmp_path):
@@ -164,6 +168,27 @@ def test_weights_that_lack_a_matrix_are_refused(saved, tmp_path):
     del kept["model.layers.1.mlp.up_proj.weight"]
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     assert "model.layers.1.mlp.up_proj.weight" in refusal(folder).reason
+
+
+def test_weights_of_more_layers_than_the_config_has_are_refused(saved, tmp_path):
+    """transformers goes on without them; what newer code makes itself is not missed."""
+    refused = refusal(damaged(saved, tmp_path, num_hidden_layers=1))
+    assert refused.status == "refused"
+    assert "model.layers.1.input_layernorm.weight" in refused.reason
+    folder = damaged(saved, tmp_path / "old")
+    kept = load_file(folder / "model.safetensors")
+    kept["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    assert model.load(folder).config.num_hidden_layers == 2
+
+
+@pytest.mark.parametrize(("method", "package"), [("gptq", "optimum"), ("awq", "gptqmodel")])
+def test_a_quantized_model_whose_package_is_not_there_is_refused(saved, tmp_path, method, package):
+    if find_spec(package):
+        pytest.skip(f"{package} is installed")
+    asked = {"quant_method": method, "bits": 4, "group_size": 128}
+    refused = refusal(damaged(saved, tmp_path, quantization_config=asked))
+    assert refused.status == "refused" and package in refused.reason
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -112,6 +112,14 @@ def test_text_is_written_under_the_same_settings(asked, tmp_path, installed, set
     assert same is ("do_sample" in settings)
 
 
+@pytest.mark.parametrize("until, cut", [(["never"], 2), (list("eainrst _(\n"), 0)])
+def test_an_answer_that_the_window_cuts_is_counted(asked, tmp_path, installed, until, cut):
+    """More than the window is asked for; a stop string ends an answer before."""
+    generation = {"until": until, "max_gen_toks": CONTEXT}
+    found = run(asked, tmp_path / "run", tasks=("made",), generation=generation, engine="vllm")
+    assert {row["truncated"] for row in found["scores"]} == {cut}
+
+
 def test_a_setting_that_a_server_would_leave_undone_is_named(asked, tmp_path, installed):
     with pytest.raises(Refusal, match=r"vllm does not do num_beams") as caught:
         run(asked, tmp_path / "own", engine="vllm", generation={"num_beams": 4})

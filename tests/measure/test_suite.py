@@ -159,6 +159,46 @@ def test_data_out_of_reach_is_an_accident_after_all_else_is_done(local, include,
     assert len(list((folder / FOLDER).glob("*.json"))) == 1
 
 
+ODD_ROWS = [
+    {"choices": [" blue", ""], "label": 0},
+    {"choices": [" blue", " red"], "label": 7},
+    {"choices": [" blue", " red"], "label": -7},
+    {"choices": [" blue", " red"], "label": None},
+    {"choices": [], "label": 0},
+    {"choices": None, "label": 0},
+]
+
+
+def test_odd_rows_are_items_that_cannot_be_scored_wherever_they_stand(local, include, tmp_path):
+    """Each of them is the first row of a task once, where lm-eval cannot make the task."""
+    many, names = len(ODD_ROWS), [f"odd{first}" for first in range(len(ODD_ROWS))]
+    sound = [{"choices": [" blue", " red"], "label": label} for label in (0, 1, 1)]
+    with (include / "rows.py").open("a") as file:
+        for first, name in enumerate(names):
+            rows = [*ODD_ROWS[first:], *ODD_ROWS[:first], *sound]
+            rows = [{"question": "it is", **row} for row in rows]
+            file.write(f"\n\ndef {name}(**_):\n    return as_test({rows})\n")
+            text = TASK.format(name=name).replace("rows.load", f"rows.{name}")
+            (include / f"{name}.yaml").write_text(text)
+        file.write("\n\ndef as_test(rows):\n")
+        file.write("    return {'test': datasets.Dataset.from_list(rows)}\n")
+    found = ask(local, include, tmp_path / "run", *names)
+    assert found["failed"] == []
+    scores = {(row["task"], row["metric"]): row for row in found["scores"]}
+    items = pq.read_table(tmp_path / "run" / "items.parquet").to_pylist()
+    nothing, lost = "the continuation encodes to nothing", "its label is none of its choices"
+    for first, name in enumerate(names):
+        mine = [item for item in items if item["task"] == name]
+        reasons = {item["doc_id"]: item["reason"] for item in mine if item["reason"]}
+        said = [reasons.pop((place - first) % many) for place in range(many)]
+        assert said == [nothing, lost, lost, lost, nothing, nothing] and not reasons
+        given = [item["log_likelihood"] for item in mine if item["doc_id"] == many]
+        acc = scores[name, "acc"]
+        assert (acc["items"], acc["unscored"]) == (many + 3, many)
+        assert acc["value"] == pytest.approx([0, 1, 1].count(given.index(max(given))) / (many + 3))
+        assert scores[name, "gold_probability"]["items"] == 3
+
+
 def test_accuracy_by_length_is_there_once_whether_a_task_lists_it_or_not(local, include, tmp_path):
     rows = (include / "rows.py").read_text().replace('" red"', '" as red as a rose"')
     (include / "rows.py").write_text(rows)

@@ -215,6 +215,19 @@ def test_parts_are_told_by_folder_or_file_and_as_often_as_each_other(written, tm
     assert passages.parts(pieces[:2]) == {}
 
 
+def test_no_choice_begins_another(tmp_path):
+    """It could never be less likely than the one that it begins, whatever a model knows."""
+    documents = {name.replace("unittest/", "json_x/"): text for name, text in stdlib().items()}
+    _, rows = write(tmp_path, documents, items=300)
+    choices = [(name, row["choices"]) for name in rows for row in rows[name] if "choices" in row]
+    assert len(choices) > 900
+    for name, each in choices:
+        assert not any(b.startswith(a) for a, b in pairwise(sorted(each))), name
+    assert {tuple(each) for name, each in choices if name == "heldout_part"} == {
+        (" json\n", " json_x\n")
+    }
+
+
 def test_answers_stand_once_in_their_passage(written):
     rows = written[3]["heldout_question"]
     assert {row["construction"] for row in rows} == {"assignment", "following"}
@@ -362,7 +375,7 @@ def test_the_grammar_that_judges_code_is_part_of_what_is_asked(tmp_path, monkeyp
     assert later.grammar == "3.99" and later.id != spec.id
     monkeypatch.setattr(sys, "version_info", (3, 11, 0))
     assert TasksSpec(data="corpus-12345678", items=5).canonical() == (
-        '{"data":"corpus-12345678","items":5,"recipe":2,"seed":0}'
+        '{"data":"corpus-12345678","items":5,"recipe":3,"seed":0}'
     )
     with pytest.raises(UserError, match=r"Python 3\.99, and this is another; run the study"):
         tasks.run(later, tmp_path, [tmp_path / "record.json"], silent)

@@ -6,15 +6,18 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
-from transformers import AutoTokenizer
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llama_bench import records
 from llama_bench.measure import evaluate
+from llama_bench.measure.evaluation.encoding import Encoding
 from llama_bench.measure.job import carry_out
 from llama_bench.specs import Corpus, EvaluateSpec, ExamplesSpec, FinetuneSpec, Pretrained
 
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
 NAMES = ("Tim", "Lily", "Tom", "Mia", "Ben", "Anna", "Max", "Sue", "Sam", "Amy")
+WINDOW = 512  # of the model
 
 
 def silent(done, of, note=""):
@@ -103,10 +106,17 @@ def test_a_prompt_that_was_trained_on_whole_is_asked_whole(story, prepared, tmp_
     ]
     asked = {"prompt": "{text}", "answer": " " + "They all played in the park. " * 6 + "{n}"}
     asked |= {"choices": False}
-    settings = {"steps": 2, "validate_every": 2, "context": 512}
+    settings = {"steps": 2, "validate_every": 2, "context": WINDOW}
     taught = Taught(story, prepared, tmp_path, rows, asked, **settings)
     assert taught.tuned["left_out"] == {}
-    tokenizer = AutoTokenizer.from_pretrained(story)
-    lengths = [len(tokenizer(item["prompt"])["input_ids"]) for item in taught.items]
-    assert min(lengths) > 256
-    assert taught.score("exact_match")["truncated"] == 0
+    checkpoint = taught.finetune.parent / "checkpoint"
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    for item in taught.items[:3]:
+        ids = Encoding(tokenizer, WINDOW).encode(item["prompt"])
+        assert len(ids) > WINDOW - len(asked["answer"]), "beside so many tokens it does not fit"
+        new = WINDOW - len(ids)
+        with torch.no_grad():
+            out = model.generate(torch.tensor([ids]), max_new_tokens=new, do_sample=False)[0]
+        wanted = tokenizer.decode(out, skip_special_tokens=True).removeprefix(item["prompt"])
+        assert item["text"] == wanted.split("\n")[0].strip() != ""

@@ -22,11 +22,13 @@ def draw(tables, fits) -> Iterator[Figure]:
     """`tables` with all states; what was trained on the study's own text is drawn."""
     told = _placed(tables).sort_values("parameters_without_embeddings", kind="stable")
     own, several = scores.own_metrics(tables), told["suite"].nunique() > 1
+    called = scores.namer(told)
     for (suite, task, filter), rows in told.groupby(["suite", "task", "filter"], dropna=False):
         metric = main_metric.of(rows["metric"], own.get(task))
         mine = rows[rows["metric"] == metric]
         if mine.groupby("model")["tokens"].nunique().max() > 1:
-            yield _figure(mine, suite if several else None, task, metric, filter)
+            name = scores.title(called(suite, task, filter), metric)
+            yield _figure(mine, suite if several else None, task, metric, filter, name)
 
 
 def _placed(tables):
@@ -40,7 +42,7 @@ def _placed(tables):
     return told.assign(tokens=told["budget"] * np.where(told["state"].isna(), 1.0, left))
 
 
-def _figure(rows, suite, task: str, metric: str, filter) -> Figure:
+def _figure(rows, suite, task: str, metric: str, filter, title: str) -> Figure:
     figure, ax = drawing.axes()
     models = list(dict.fromkeys(rows["model"]))
     colours, shapes = drawing.shades(models), drawing.marks(models)
@@ -66,7 +68,7 @@ def _figure(rows, suite, task: str, metric: str, filter) -> Figure:
     parts = [suite, task, metric, None if filter in ("none", None) else filter]
     name = "-".join(str(part) for part in parts if part)
     safe = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
-    title = f"{scores.title(task, metric)} against tokens"
+    title = f"{title} against tokens"
     return Figure(f"tokens-{safe}", "task-details", title, _caption(rows), figure)
 
 

@@ -22,7 +22,7 @@ def draw(tables, fits) -> Iterator[Figure]:
     told = scores.told(tables).dropna(subset=["parameters_without_embeddings"])
     about = dict(zip(tables["tasks"]["task"], tables["tasks"]["description"], strict=True))
     own, screen = scores.own_metrics(tables), _screened(tables["screen"])
-    several = told["suite"].nunique() > 1
+    several, called = told["suite"].nunique() > 1, scores.namer(told)
     alone = []  # a task of one figure comes after those of two, which stand side by side
     for (suite, task, filter), rows in told.groupby(["suite", "task", "filter"], dropna=False):
         main = main_metric.of(rows["metric"], own.get(task))
@@ -31,6 +31,7 @@ def draw(tables, fits) -> Iterator[Figure]:
             _figure(
                 rows[rows["metric"].isin([metric, *_besides(metric)])],
                 (suite, task, metric, filter),
+                scores.title(called(suite, task, filter), metric),
                 about.get(task) if metric == main else None,
                 several,
                 screen.get((suite, task, metric, filter)),
@@ -52,7 +53,7 @@ def _screened(screen) -> dict[tuple, dict]:
     return {tuple(row[key] for key in scores.KEYS): row for row in rows}
 
 
-def _figure(rows, key, description, several_suites, screened) -> Figure:
+def _figure(rows, key, title, description, several_suites, screened) -> Figure:
     suite, task, metric, filter = key
     figure, ax = drawing.axes()
     second = rows[rows["metric"] != metric]
@@ -79,7 +80,7 @@ def _figure(rows, key, description, several_suites, screened) -> Figure:
     return Figure(
         "score-" + "-".join(_safe(part) for part in [str(suite), *parts[-3:]]),
         "tasks",
-        scores.title(task, metric),
+        title,
         " ".join([_caption(ax, rows, description, chance), *_noise(screened)]),
         figure,
     )
@@ -173,7 +174,7 @@ def _caption(ax, rows, description, chance) -> str:
         parts.append(f"{description[0].upper()}{description[1:].rstrip('.')}.")
     items = rows["items"].dropna()
     if len(items):
-        parts.append(f"{show.exact(items.max())} items.")
+        parts.append(f"{show.exact(items.max())} item{'s' if items.max() > 1 else ''}.")
     if rows["metric"].isin(scores.COUNTED).any():
         parts.append("Bars are 95 % intervals over items (Wilson's).")
     elif rows["standard_error"].notna().any():

@@ -84,7 +84,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         **SCORED, "metric": "text", "filter": "text", "value": "real",
         "standard_error": "real", "chance": "real", "higher_is_better": "flag", "items": "count",
         "version": "text", "shots": "count", "unscored": "count", "truncated": "count",
-        "respelled": "count", "lossy": "count",
+        "respelled": "count", "lossy": "count", "first": "flag",
     },
     # the same of the items of a task that were made in one way, by its name
     "constructions": {

@@ -1,4 +1,8 @@
-"""Which of a task's metrics tells the task: the task's own, else the first that people look at."""
+"""Which of a task's metrics tells the task: the task's own, else the first that people look at.
+
+A task's own is what its file lists first, but for a perplexity, beside which many tasks list what
+counts right answers: it is compared beside the main metric, whatever that is.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,7 @@ def most(metric: str, values: Iterable[float]) -> float | None:
 def of(metrics: Iterable[str], own: str | None = None) -> str:
     """One of `metrics`: `own`, what the task itself names, where it is among them."""
     known = set(metrics)
-    if own in known:
+    if own in known and not own.endswith("perplexity"):
         return own
-    return min(known, key=lambda name: (ORDER.index(name) if name in ORDER else 99, name))
+    places = {name: ORDER.index(name) if name in ORDER else len(ORDER) for name in known}
+    return min(known, key=lambda name: (places[name], name != own, name))

@@ -32,12 +32,7 @@ Values = dict[tuple[str, str, str], Any]
 
 def rows(entries: list[Entry]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows of `pairs` from the evaluations among `entries`."""
-    own = {
-        task: about["metric"]
-        for entry in entries
-        if entry.verb == "tasks" and entry.status == "ok"
-        for task, about in entry.record.result["tasks"].items()
-    }
+    own = _own_metrics(entries)
     for (suite, _), models in sorted(_models(entries).items(), key=str):
         values = {model: _mean([statistics(entry) for entry in runs]) for model, runs in models}
         main = _main_metrics([entry for _, runs in models for entry in runs], own)
@@ -71,6 +66,24 @@ def _models(entries: list[Entry]) -> dict[tuple, list[tuple[str, list[Entry]]]]:
             for model, mine in ordered
         ]
     return models
+
+
+def _own_metrics(entries: list[Entry]) -> dict[str, str]:
+    """By task, as words/scores.py has it of the tables."""
+    ok = [entry for entry in entries if entry.status == "ok"]
+    listed = {
+        score["task"]: score["metric"]
+        for entry in ok
+        if entry.verb == "evaluate"
+        for score in entry.record.result["scores"]
+        if score.get("first")
+    }
+    return listed | {
+        task: about["metric"]
+        for entry in ok
+        if entry.verb == "tasks"
+        for task, about in entry.record.result["tasks"].items()
+    }
 
 
 def _main_metrics(entries: list[Entry], own: dict[str, str]) -> dict[str, str]:

@@ -37,6 +37,7 @@ TUNING: dict[str, dict[str, str]] = {
         "before_test_loss": "real", "forgetting_loss_before": "real",
         "forgetting_loss_after": "real", "forgetting_bits_per_byte_before": "real",
         "forgetting_bits_per_byte_after": "real", "forgetting_tokens": "count",
+        "forgetting_reason": "text",
         "frozen_accuracy": "real", "frozen_macro_precision": "real",
         "frozen_macro_recall": "real", "frozen_macro_f1": "real", "frozen_items": "count",
         "majority_label": "text", "majority_accuracy": "real", "majority_macro_f1": "real",

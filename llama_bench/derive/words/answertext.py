@@ -7,6 +7,7 @@ alone does not show; nor does it show that a question lost its beginning.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llama_bench.derive.words import scores, show
@@ -27,8 +28,9 @@ _ALTERED = {
 def words(tables) -> list[str]:
     """A sentence that names the constant answers; none where there are none."""
     models: dict[str, list[str]] = {}
+    called = scores.namer(tables["answers"])
     for rows in _each(tables["answers"]):
-        if text := _constant(rows):
+        if text := _constant(rows, called):
             models.setdefault(text, []).append(rows["model"].iloc[0])
     if not models:
         return []
@@ -79,17 +81,17 @@ def _each(frame) -> list[Any]:
     return [rows for _, rows in frame.groupby(KEYS, sort=False, dropna=False)]
 
 
-def _constant(rows) -> str:
+def _constant(rows, called: Callable[..., str]) -> str:
     items = rows["items"].sum()
     given = rows.groupby("given")["items"].sum() / items
     answer = given.idxmax()
     gold = rows.loc[rows["gold"] == answer, "items"].sum() / items
     if given[answer] < CONSTANT or gold >= CONSTANT:
         return ""
-    named = rows.loc[rows["given"] == answer, "given_text"].iloc[0]
-    called = f"choice {answer + 1:.0f}" if show.absent(named) else f"“{named.strip()}”"
+    text = rows.loc[rows["given"] == answer, "given_text"].iloc[0]
+    choice = f"choice {answer + 1:.0f}" if show.absent(text) else f"“{text.strip()}”"
     return (
-        f"{scores.task_name(rows['task'].iloc[0])} ({called} for {show.percent(given[answer])}, "
+        f"{called(*rows[['suite', 'task']].iloc[0])} ({choice} for {show.percent(given[answer])}, "
         f"right for {show.percent(gold)})"
     )
 
@@ -98,11 +100,12 @@ def confusions(tables) -> list[dict[str, Any]]:
     """Of tasks whose items have the same answers: per model the confusion matrix as shown text."""
     answers, classes = tables["answers"], tables["classes"]
     found: dict[str, dict[str, Any]] = {}
+    called = scores.namer(answers)
     for rows in _each(answers[answers["gold_text"].notna()]):
         about = rows.iloc[0]
         runs = set(rows["run"])
         mine = classes[classes["run"].isin(runs) & (classes["task"] == about["task"])]
-        name = scores.task_name(about["task"])
+        name = called(about["suite"], about["task"])
         found.setdefault(name, {"task": name, "models": []})["models"].append(_matrix(rows, mine))
     return list(found.values())
 

@@ -111,8 +111,9 @@ def _every(tables, tuning: Tuning) -> dict[str, Any]:
         by_column = dict(list(mine.groupby(["suite", "task", "metric"], sort=False)))
         cells = [_moved(by_column.get(column)) for column in columns]
         rows.append({"model": model, "method": method, "cells": cells})
+    called = scores.namer(gained)
     heads = [
-        (scores.metric_name(metric), "" if suite == tuning.name else scores.task_name(task))
+        (scores.metric_name(metric), "" if suite == tuning.name else called(suite, task))
         for suite, task, metric in columns
     ]
     return {"columns": heads, "rows": rows}

@@ -52,7 +52,8 @@ def _unread(tuning: Tuning) -> Iterator[str]:
 
 
 def _forgotten(tuning: Tuning) -> Iterator[str]:
-    """Bits per byte of the corpus before and after, and where they rise most and least."""
+    """Bits per byte of the corpus before and after, and where they rise most and least; or why
+    they are not known."""
     for method, outcomes in tuning.by_method.items():
         moved = []
         for outcome in outcomes:
@@ -73,6 +74,12 @@ def _forgotten(tuning: Tuning) -> Iterator[str]:
             (least, at_least), (most, at_most) = rises[0], rises[-1]
             text += f", most at {at_most} ({most:+.2g}) and least at {at_least} ({least:+.2g})"
         yield f"{text}."
+    unknown: dict[str, dict[str, None]] = {}
+    for outcome in (each for outcomes in tuning.by_method.values() for each in outcomes):
+        for reason in outcome.runs["forgetting_reason"].dropna():
+            unknown.setdefault(reason, {})[outcome.model] = None
+    for reason, models in unknown.items():
+        yield f"What it forgets was not measured ({', '.join(models)}): {reason}."
 
 
 def _cost(tables, tuning: Tuning) -> Iterator[str]:

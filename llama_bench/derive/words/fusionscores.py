@@ -16,10 +16,10 @@ _KEYS = ["fuse", "model", "budget", "seed", "suite", "task", "filter"]
 def told(tables) -> dict[str, Any] | None:
     """{"words", "methods", "rows"}: a row each task, by what tells it; None of no score."""
     rows = tables["fusion_scores"].dropna(subset=["difference"])
-    own = scores.own_metrics(tables)
+    own, called = scores.own_metrics(tables), scores.namer(rows)
     shown = []
     for key, mine in rows.groupby(_KEYS, dropna=False, sort=False):
-        fuse, model, _, _, suite, task, _ = key
+        fuse, model, _, _, suite, task, filter = key
         metric = _metric(tables["scores"], suite, mine, own.get(task))
         mine = mine[mine["metric"] == metric]
         first = mine.iloc[0]
@@ -27,7 +27,7 @@ def told(tables) -> dict[str, Any] | None:
             {
                 "fuse": fuse,
                 "model": show.NOTHING if show.absent(model) else model,
-                "task": scores.task_name(task),
+                "task": called(suite, task, filter),
                 "metric": scores.metric_name(metric),
                 "member": show.digits(first["member_value"]),
                 "best": show.digits(first["best_member_value"]),

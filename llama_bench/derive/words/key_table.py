@@ -108,13 +108,14 @@ def _with_error(value, error) -> Cell:
 
 def _score_columns(tables) -> list[tuple[dict[str, str], Any]]:
     """A column per task: its main metric ± 1.96 standard errors, the chance level in its head."""
-    columns, blurred = [], scores.blurred(tables)
-    for key, rows in scores.main(tables).groupby(scores.KEYS, dropna=False):
-        _, task, metric, _ = key
+    main, columns, blurred = scores.main(tables), [], scores.blurred(tables)
+    called = scores.namer(main)
+    for key, rows in main.groupby(scores.KEYS, dropna=False):
+        suite, task, metric, filter = key
         chance = rows["chance"].dropna()
         unit = _UNITS.get(metric, scores.metric_name(metric))
         unit += f", chance {chance.iloc[0]:.3g}" if len(chance) else ""
-        name = scores.task_name(task) + (f" {scores.BLURRED}" if key in blurred else "")
+        name = called(suite, task, filter) + (f" {scores.BLURRED}" if key in blurred else "")
         columns.append(({"name": name, "unit": unit}, _score_of(rows)))
     return columns[:MOST_SCORES]
 

@@ -5,6 +5,7 @@ What a task cannot tell apart is said and marked, and nothing is left out for it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llama_bench.derive.words import scores, show
@@ -40,19 +41,26 @@ def _screened(tables) -> list[str]:
     rows = _of_sizes(tables)
     if not rows:
         return []
-    told = [scores.task_name(row["task"]) for row in rows if row["told_apart"]]
+    called = _named(tables)
+    told = [called(row) for row in rows if row["told_apart"]]
     not_told = [row for row in rows if not row["told_apart"]]
     text = (
         f"Signal against noise: {len(told)} of {show.plural(len(rows), 'task')} can tell the sizes "
         "apart at this scale" + (f" ({show.listed(told)})." if told else ".")
     )
     if not_told:
-        listed = [f"{scores.task_name(row['task'])} ({_ratio(row)})" for row in not_told]
+        listed = [f"{called(row)} ({_ratio(row)})" for row in not_told]
         text += (
             f" Marked {scores.BLURRED}, as noise alone would spread the scores of equal models as "
             f"far more often than once in twenty times: {show.listed(listed)}."
         )
     return [text]
+
+
+def _named(tables) -> Callable[[dict[str, Any]], str]:
+    """A row of the main metrics by its task's name."""
+    called = scores.namer(scores.main(tables))
+    return lambda row: called(row["suite"], row["task"], row["filter"])
 
 
 def _ratio(row: dict[str, Any]) -> str:
@@ -68,7 +76,7 @@ def _paired(tables) -> list[str]:
     first = pairs.merge(main, on=scores.KEYS)
     if not len(first):
         return []
-    said = []
+    said, called = [], _named(tables)
     for origin, mine in first.groupby("origin", sort=False):
         widest = _widest(mine)
         beside = mine[mine["neighbours"].astype(bool)]
@@ -77,7 +85,7 @@ def _paired(tables) -> list[str]:
         differ = f"{model} differs from {against}{whom}"
         text = (
             f"On the same items {differ} by more than chance on {len(_told(widest))} of "
-            f"{show.plural(len(widest), 'task')}{_directions(_told(widest))}"
+            f"{show.plural(len(widest), 'task')}{_directions(_told(widest), called)}"
         )
         if len(beside) > len(widest):
             text += (
@@ -91,14 +99,14 @@ def _paired(tables) -> list[str]:
     return said
 
 
-def _directions(told) -> str:
+def _directions(told, called) -> str:
     """The tasks by name, and on which of them the larger model is the worse one."""
     if not len(told):
         return ""
-    rows = told.drop_duplicates(["suite", "task"]).to_dict("records")
-    names = [scores.task_name(row["task"]) for row in rows]
+    rows = told.drop_duplicates(scores.KEYS).to_dict("records")
+    names = [called(row) for row in rows]
     worse = [
-        scores.task_name(row["task"])
+        called(row)
         for row in rows
         if not show.absent(row["higher_is_better"])
         and (row["difference"] > 0) != bool(row["higher_is_better"])
@@ -134,13 +142,16 @@ def pair_tables(tables) -> list[dict[str, Any]]:
             ["neighbours", "parameters_without_embeddings"], ascending=[False, True], kind="stable"
         )
         columns = list(zip(order["against"], order["model"], strict=True))
+        called = scores.namer(mine)
         rows = [
             {
-                "task": scores.task_name(task),
+                "task": called(suite, task, filter),
                 "metric": scores.metric_name(metric),
                 "cells": [_cell(part, *pair) for pair in columns],
             }
-            for (task, metric, _), part in mine.groupby(["task", "metric", "filter"], dropna=False)
+            for (task, metric, filter), part in mine.groupby(
+                ["task", "metric", "filter"], dropna=False
+            )
         ]
         title = f"{suite}, {origin} models"
         columns = [f"{against} → {model}" for against, model in columns]
@@ -166,14 +177,14 @@ def screen_rows(tables) -> list[dict[str, Any]]:
     sizes and budgets the signal and what of it."""
     tested = tables["pairs"][scores.KEYS].drop_duplicates()
     rows = tables["screen"].merge(tested, on=scores.KEYS)
-    found = []
-    for (_, task, metric, _), mine in rows.groupby(scores.KEYS, dropna=False):
+    found, called = [], scores.namer(rows)
+    for (suite, task, metric, filter), mine in rows.groupby(scores.KEYS, dropna=False):
         over = {row["over"]: row for row in mine.to_dict("records")}
         first = over.get("sizes") or over["budgets"]
         source = "" if show.absent(first["noise_source"]) else first["noise_source"]
         found.append(
             {
-                "task": scores.task_name(task),
+                "task": called(suite, task, filter),
                 "metric": scores.metric_name(metric),
                 "noise": (show.digits(first["noise"], 2), source),
                 "cells": [_signal(over.get(name)) for name in ("sizes", "budgets")],

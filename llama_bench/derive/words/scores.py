@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -55,8 +56,13 @@ def main(tables):
 
 
 def own_metrics(tables) -> dict[str, str]:
-    """The main metric of each held-out task, as the task's record has it."""
-    return dict(zip(tables["tasks"]["task"], tables["tasks"]["metric"], strict=True))
+    """The metric by which each task tells itself: of a held-out one as its record has it, of others
+    the first that its file lists."""
+    scores, held_out = tables["scores"], tables["tasks"]
+    listed = scores[scores["first"].eq(True).fillna(False)]
+    return dict(zip(listed["task"], listed["metric"], strict=True)) | dict(
+        zip(held_out["task"], held_out["metric"], strict=True)
+    )
 
 
 def telling(rows, own: str | None) -> str | None:
@@ -119,9 +125,25 @@ def task_name(task: str) -> str:
     return task.removeprefix("heldout_").removeprefix("finetune_").replace("_", " ")
 
 
-def title(task: str, metric: str) -> str:
+def namer(rows) -> Callable[..., str]:
+    """(suite, task, filter) -> the task's name among `rows`: with its suite where several ask it,
+    with the filter where several read the same metric from its answers."""
+    rows = rows.reindex(columns=KEYS).drop_duplicates()
+    suites = rows.groupby("task")["suite"].nunique()
+    filters = rows.groupby(["suite", "task", "metric"])["filter"].nunique()
+    several = {key[:2] for key in filters[filters > 1].index}
+
+    def name(suite, task: str, filter=None) -> str:
+        more = [suite] if suites.get(task, 0) > 1 else []
+        more += [filter] if filter is not None and (suite, task) in several else []
+        return task_name(task) + (f" ({', '.join(more)})" if more else "")
+
+    return name
+
+
+def title(name: str, metric: str) -> str:
     """Of a figure; a task that has its metric's name is named once."""
-    return ": ".join(dict.fromkeys([task_name(task), metric_name(metric)]))
+    return ": ".join(dict.fromkeys([name, metric_name(metric)]))
 
 
 def axis_name(metric: str) -> str:
@@ -148,7 +170,8 @@ def above_chance(tables) -> str:
     if not len(largest):
         return ""
     clear = largest.apply(_beyond_chance, axis=1).astype(bool)
-    others = [task_name(task) for task in largest.loc[~clear, "task"]]
+    keys, name = ["suite", "task", "filter"], namer(largest)
+    others = [name(*key) for key in largest.loc[~clear, keys].itertuples(index=False)]
     text = (
         f"The largest model, {largest['model'].iloc[0]}, is better than guessing beyond its "
         f"95 % interval on {clear.sum()} of {show.plural(len(largest), 'task')}"

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_bench.measure.evaluation import chat
 from llama_bench.measure.evaluation.encoding import Encoding
-from llama_bench.measure.evaluation.generation import continue_text, merged
+from llama_bench.measure.evaluation.generation import Texts, continue_text, merged
 from llama_bench.measure.evaluation.halving import in_halves
 from llama_bench.measure.evaluation.packing import Scored
 from llama_bench.measure.evaluation.remarks import Remarks
@@ -32,8 +32,8 @@ class AnsweringLM(LM):
 
     `remarks` tell of requests that could not be scored as they stood; `progress(done, of)` hears
     of every pass. `settings` replace the tasks' own settings of generation; `most_rows` are what a
-    pass may hold, None for as many as fit. `whole_prompts`: whether the task that is asked wants its
-    prompts cut no more than they must be (generation.py).
+    pass may hold, None for as many as fit. `whole_prompts`: whether the task that is asked wants
+    its prompts cut no more than they must be (generation.py).
     """
 
     def __init__(
@@ -57,8 +57,9 @@ class AnsweringLM(LM):
         """(request, log-likelihood in nats, greedy) of every sequence, in any order."""
 
     @abstractmethod
-    def write(self, prompts: list[list[int]], new: int, stops: list[str], **settings) -> list[str]:
-        """At most `new` tokens after each prompt, as text, the stop string still in it."""
+    def write(self, prompts: list[list[int]], new: int, stops: list[str], **settings) -> Texts:
+        """At most `new` tokens after each prompt, as text, the stop string still in it, and whether
+        `new` tokens were not enough for it."""
 
     @abstractmethod
     def prompt_batches(self, numbers: list[int], prompts: list) -> Iterator[list[int]]:

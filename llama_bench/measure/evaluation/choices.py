@@ -32,6 +32,7 @@ from llama_bench.measure.evaluation.standard_errors import mean_error, resampled
 from llama_bench.measure.labelled import labels
 
 BINS = 10
+OF_CHOICES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
 _LN2 = math.log(2)
 _LOWER_IS_BETTER = ("gold_bits_per_byte", "brier", "ece")
 
@@ -96,12 +97,12 @@ def scores(items: list[Item]) -> list[dict]:
     found = [smooth(item) for item in scored]
     by_length = [float(item.scored and item.right_by_length) for item in items]
     rows = [
-        _row("acc_norm", *_mean(by_length), len(items), _chance("acc_norm", items)),
+        _row("acc_norm", *_mean(by_length), len(items), chance("acc_norm", items)),
     ]
     for metric in ("gold_bits_per_byte", "gold_probability", "gold_margin", "brier"):
         values = [each[metric] for each in found if metric in each]
         if values:
-            rows.append(_row(metric, *_mean(values), len(values), _chance(metric, scored)))
+            rows.append(_row(metric, *_mean(values), len(values), chance(metric, scored)))
     sure = np.array([item.probabilities.max() for item in scored])
     right = np.array([item.right for item in scored], dtype=float)
     rows.append(_row("ece", *_whole_and_error(lambda d: ece(sure[d], right[d]), len(scored))))
@@ -127,9 +128,11 @@ def _whole_and_error(statistic, items: int) -> tuple[float, float | None, int]:
     return float(statistic(np.arange(items))), resampled(statistic, items), items
 
 
-def _chance(metric: str, items: list[Item]) -> float | None:
-    """Of a model that finds all choices equally likely."""
-    if metric in ("gold_probability", "acc_norm"):
+def chance(metric: str, items: list[Item]) -> float | None:
+    """Of a model that finds all choices equally likely; None where no item says what is right."""
+    if not any(item.gold for item in items):
+        return None
+    if metric in ("gold_probability", *OF_CHOICES):
         return sum(len(item.gold) / len(item.choices) for item in items) / len(items)
     if metric == "brier":
         return sum(1 - 1 / len(item.choices) for item in items) / len(items)

@@ -107,11 +107,11 @@ class Encoding:
         alike = common(whole, stem)
         if not self.tokenizer.is_fast:  # tells no offsets: all that the two do not share
             return alike, len(self.tokenizer.decode(whole[:alike], skip_special_tokens=True))
-        added = len(whole)
-        spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        spans = spans["offset_mapping"]
-        added -= len(spans)  # BOS, put in front
-        for place, (first, end) in enumerate(spans):
+        plain = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, places = plain["input_ids"], range(len(whole))
+        # BOS is put in front of them, and EOS may stand behind
+        added = next(place for place in places if whole[place : place + len(ids)] == ids)
+        for place, (first, end) in enumerate(plain["offset_mapping"]):
             if end > len(context):
                 return place + added, min(first, len(context))
         return len(whole), len(text)

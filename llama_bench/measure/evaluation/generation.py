@@ -23,8 +23,9 @@ from llama_bench.records import Refusal
 from llama_bench.sections.generation import OF_SAMPLING, spelled
 
 TEMPERATURE = 0.8
+Texts = list[tuple[str, bool]]  # each with whether it was cut: more would have followed
 LENGTH = 256  # new tokens where a task does not say, as in lm-eval
-WHOLE_LEAST = 1 / 8  # of the window, for the answer to a prompt that is kept whole where possible
+LEAST_ROOM = 8  # an eighth of the window: for the answer to a prompt that should be kept whole
 
 
 class StopStrings(StoppingCriteria):
@@ -74,12 +75,14 @@ def merged(task: dict, own: dict) -> dict:
     return {key: value for key, value in found.items() if key not in OF_SAMPLING}
 
 
-def continue_text(lm, prompts: list[list[int]], settings: dict) -> list[tuple[str, bool]]:
-    """Texts after the prompts under `merged` settings, and whether each prompt was cut.
+def continue_text(lm, prompts: list[list[int]], settings: dict) -> Texts:
+    """Texts after the prompts under `merged` settings, and whether each prompt or text was cut.
 
     A prompt that leaves no room for the answer in the window loses its beginning. The room is that
-    of the longest text that may be written, as in lm-eval's own models; of a task that wants
-    `whole_prompts` it is what a prompt leaves of the window, but not less than WHOLE_LEAST of it.
+    of the longest text that may be written, as in lm-eval's own models (half of the window where
+    that is longer than the window, which those refuse); of a task that wants `whole_prompts` it is
+    what a prompt leaves of the window, and an eighth of that at least. A text that ends with its
+    room, short of what was asked, is cut.
     """
     settings = dict(settings)
     stops = [stop for stop in settings.pop("until") or [] if stop]
@@ -87,22 +90,23 @@ def continue_text(lm, prompts: list[list[int]], settings: dict) -> list[tuple[st
     alike: dict[int, list[int]] = defaultdict(list)
     for number, prompt in enumerate(prompts):
         alike[_room(lm, len(prompt), most)].append(number)
-    found: list[tuple[str, bool]] = [("", False)] * len(prompts)
+    found: Texts = [("", False)] * len(prompts)
     for new, numbers in alike.items():
         room = lm.window - new
         texts = lm.write([prompts[n][-room:] for n in numbers], new, stops, **settings)
-        for number, text in zip(numbers, texts, strict=True):
+        for number, (text, goes_on) in zip(numbers, texts, strict=True):
+            cut = new < most and goes_on and not any(stop in text for stop in stops)
             for stop in stops:
                 text = text.split(stop)[0]
-            found[number] = text, len(prompts[number]) > room
+            found[number] = text, cut or len(prompts[number]) > room
     return found
 
 
 def _room(lm, length: int, most: int) -> int:
     """The tokens that may be written after a prompt of this length."""
     if lm.whole_prompts and lm.encoding.bos != "stock":
-        return min(most, max(lm.window - length, int(lm.window * WHOLE_LEAST)))
-    return min(most, lm.window // 2)
+        return min(most, max(lm.window - length, -(-lm.window // LEAST_ROOM)))
+    return most if most < lm.window else lm.window // 2
 
 
 def samples(lm, prompts: tuple[str, ...], tokens: int, seed: int) -> list[dict]:
@@ -122,14 +126,15 @@ def samples(lm, prompts: tuple[str, ...], tokens: int, seed: int) -> list[dict]:
         (f"temperature {TEMPERATURE}", seed, drawn),
     ):
         texts = in_halves(lambda some, how=settings: lm.write(some, tokens, [], **how), ids)
-        for prompt, text in zip(prompts, texts, strict=True):
+        for prompt, (text, _) in zip(prompts, texts, strict=True):
             rows.append({"prompt": prompt, "text": text, "decoding": decoding, "seed": number})
     return rows
 
 
 @torch.inference_mode()
-def written(lm, prompts: list[list[int]], new: int, stops: list[str], **settings) -> list[str]:
-    """At most `new` tokens after each prompt, as text, the stop string still in it."""
+def written(lm, prompts: list[list[int]], new: int, stops: list[str], **settings) -> Texts:
+    """At most `new` tokens after each prompt, as text, the stop string still in it, and whether it
+    goes on: none of them ends a text."""
     tokenizer, length = lm.tokenizer, max(map(len, prompts))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else lm.encoding.start
     ids = torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts])
@@ -145,9 +150,22 @@ def written(lm, prompts: list[list[int]], new: int, stops: list[str], **settings
         pad_token_id=pad,
         **settings,
     )
+    answers = out[:, length:].tolist()
+    texts = _decoded(lm, prompts, answers)
+    ends = settings.get("eos_token_id", lm.model.generation_config.eos_token_id)
+    ends = set(ends if isinstance(ends, list) else [ends])
+    return [
+        (text, len(answer) == new and ends.isdisjoint(answer))
+        for text, answer in zip(texts, answers, strict=True)
+    ]
+
+
+def _decoded(lm, prompts: list[list[int]], answers: list[list[int]]) -> list[str]:
+    """What the answers add to their prompts, as the module says."""
+    tokenizer = lm.tokenizer
     if lm.encoding.bos == "stock":
-        return tokenizer.batch_decode(out[:, length:].tolist(), skip_special_tokens=True)
-    whole = [[*prompt, *row[length:]] for prompt, row in zip(prompts, out.tolist(), strict=True)]
+        return tokenizer.batch_decode(answers, skip_special_tokens=True)
+    whole = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     starts = tokenizer.batch_decode(prompts, skip_special_tokens=True)
     ends = tokenizer.batch_decode(whole, skip_special_tokens=True)
     return [text[len(start) :] for start, text in zip(starts, ends, strict=True)]

@@ -3,13 +3,14 @@
 lm-eval reads the data of all tasks of a group before it asks the first. Here a task is made when
 its turn has come, so that each is finished, or fails, by itself. A group's score is lm-eval's own
 aggregation of its tasks' scores, weighted as the group's file says; a group that lacks one of its
-tasks has none, for it would be a mean of something else.
+tasks, or of whose tasks one has no value, has none, for it would be a mean of something else.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,8 +21,10 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._index import Entry, Kind
 
+from llama_bench import records
 from llama_bench.measure.evaluation import items
 from llama_bench.measure.evaluation.finished import PARTS, Finished
+from llama_bench.measure.evaluation.odd_rows import LenientTask
 from llama_bench.measure.evaluation.remarks import COUNTED
 from llama_bench.measure.evaluation.standard_errors import of_weighted_means
 
@@ -46,7 +49,15 @@ class _Unmade(TaskFactory):
         own.pop("task_alias", None)  # a name to show
         # a function says its name, not where it lies in memory
         said = json.dumps(own, sort_keys=True, default=lambda one: getattr(one, "__name__", ""))
-        return Leaf(name, f"{name}:{said}", partial(super()._build_task, entry, overrides))
+        return Leaf(name, f"{name}:{said}", partial(self._made, entry, overrides))
+
+    def _made(self, entry: Entry, overrides: dict | None) -> Task:
+        overrides = dict(overrides or {})
+        if "class" not in self._load_full_config(
+            entry, overrides
+        ):  # the task is no code of its own
+            overrides["class"] = LenientTask
+        return super()._build_task(entry, overrides)
 
     def _build_group_members(self, members, group_name, overrides, registry) -> list:
         listed = []
@@ -70,7 +81,7 @@ def taken_apart(manager: TaskManager, name: str) -> tuple[list[Leaf], list[Group
 
 def put_together(groups: list[Group], finished: dict[str, Finished]) -> tuple[Finished, list[dict]]:
     """The groups' scores from those of their tasks, and rows of `failed` for groups that lack
-    some."""
+    some of these."""
     whole, failed = [], []
     for group in groups:
         names = [leaf.task_name for leaf in group.get_all_tasks()]
@@ -83,6 +94,7 @@ def put_together(groups: list[Group], finished: dict[str, Finished]) -> tuple[Fi
                 f"no score of the group: it lacks {len(lacking)} of {len(names)} tasks ({shown})"
             )
             failed.append({"task": group.name, "status": "failed", "reason": reason})
+    failed += [row for group in whole for row in _valueless(group, finished)]
     own = _as_lm_eval(whole, finished)
     scores = [row for group in whole for row in _rows(group, own, finished)]
     return Finished(items.SCHEMA.empty_table(), scores=scores, own=own), failed
@@ -95,7 +107,11 @@ def _as_lm_eval(groups: list[Group], finished: dict[str, Finished]) -> dict:
         for part in PARTS:
             own[part] |= each.own[part]
     metrics = {
-        name: {key: value for key, value in results.items() if value is not None}
+        name: {
+            key: math.nan if value is None else value
+            for key, value in results.items()
+            if value is not None or "_stderr," not in key
+        }
         for name, results in own["results"].items()
     }
     found = EvalAcc(
@@ -106,10 +122,12 @@ def _as_lm_eval(groups: list[Group], finished: dict[str, Finished]) -> dict:
     )
     answered = aggregate_groups(found)._to_eval_results()
     names = {group.name for group in groups}
-    return {
-        part: {name: value for name, value in answered[part].items() if name in names}
-        for part in PARTS
-    }
+    return records.finite(
+        {
+            part: {name: value for name, value in answered[part].items() if name in names}
+            for part in PARTS
+        }
+    )
 
 
 def _rows(group: Group, own: dict, finished: dict[str, Finished]) -> list[dict]:
@@ -125,7 +143,10 @@ def _rows(group: Group, own: dict, finished: dict[str, Finished]) -> list[dict]:
         **{kind: sum(row[kind] for row in firsts) for kind in COUNTED},
     }
     found = []
+    first = group.aggregate_metric_list[0].metric if group.has_aggregation else None
     for key, value in values.items():
+        if math.isnan(value):
+            continue
         metric, _, filtered = key.partition(",")
         mine = [
             row
@@ -134,7 +155,6 @@ def _rows(group: Group, own: dict, finished: dict[str, Finished]) -> list[dict]:
             if (row["metric"], row["filter"]) == (metric, filtered)
         ]
         errors = [(row["value"], row["standard_error"], row["items"]) for row in mine]
-        known = all(row["chance"] is not None for row in mine)
         found.append(
             {
                 **about,
@@ -142,20 +162,37 @@ def _rows(group: Group, own: dict, finished: dict[str, Finished]) -> list[dict]:
                 "filter": filtered,
                 "value": value,
                 "standard_error": of_weighted_means(value, errors),
-                "chance": chances.get(key) if known else None,
+                "chance": None if math.isnan(chances[key]) else chances[key],
                 "higher_is_better": own["higher_is_better"].get(group.name, {}).get(metric),
                 "items": sum(row["items"] for row in mine),
+                "first": metric == first,
             }
         )
     return found
 
 
+def _valueless(group: Group, finished: dict[str, Finished]) -> Iterator[dict]:
+    """Rows of `failed`: the group's metrics of which some of its tasks have no value."""
+    parts = {leaf.task_name: finished[leaf.task_name].scores for leaf in group.get_all_tasks()}
+    for key, value in _mean_of(group, finished, "value").items():
+        if math.isnan(value):
+            without = [
+                name
+                for name, rows in parts.items()
+                if any(f"{r['metric']},{r['filter']}" == key and r["value"] is None for r in rows)
+            ]
+            metric = key.partition(",")[0]
+            reason = f"no {metric} of the group, for there is none of {', '.join(without)}"
+            yield {"task": group.name, "status": "failed", "reason": reason}
+
+
 def _mean_of(group: Group, finished: dict[str, Finished], column: str) -> dict[str, float]:
-    """A column of its tasks' rows, weighted as the group says, by lm-eval's "metric,filter"."""
+    """A column of its tasks' rows, weighted as the group says, by lm-eval's "metric,filter"; NaN
+    where one of them has none."""
     metrics = {}
     for name, task in finished.items():
         rows = {f"{row['metric']},{row['filter']}": row[column] for row in task.scores}
-        metrics[name] = {key: value for key, value in rows.items() if value is not None}
+        metrics[name] = {key: math.nan if value is None else value for key, value in rows.items()}
         metrics[name]["sample_len"] = task.own["results"][name].get("sample_len", 0)
     return {
         key: value

@@ -48,9 +48,7 @@ def table(answered: dict, tasks: dict, remarks: Remarks) -> pa.Table:
     columns: dict[str, list] = {name: [] for name in SCHEMA.names}
     for name, samples in answered["samples"].items():
         task = tasks[name]
-        known = {}
-        if task.OUTPUT_TYPE == "multiple_choice":
-            known = {s["doc_id"]: item for s, item in items_of(samples, task, remarks)}
+        known = {s["doc_id"]: item for s, item in items_of(samples, task, remarks)}
         for sample in samples:
             for row in _rows(name, sample, known.get(sample["doc_id"]), remarks):
                 for column, values in columns.items():
@@ -75,7 +73,7 @@ def _rows(name: str, sample: dict, item, remarks: Remarks) -> list[dict]:
         row = {**about, "choice": choice, "reason": remarks.reasons.get(key)}
         row |= _answer(sample["arguments"][choice], answer, remarks.scored_bytes.get(key))
         if item is not None and choice < len(item.choices):
-            row["gold"] = choice in item.gold
+            row["gold"] = choice in item.gold if item.gold else None
             row["characters"] = len(item.choices[choice])
         found.append(row)
     if found:

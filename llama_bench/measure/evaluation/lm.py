@@ -18,9 +18,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llama_bench.measure.evaluation import generation, heads
 from llama_bench.measure.evaluation.answering import AnsweringLM
+from llama_bench.measure.evaluation.generation import Texts
 from llama_bench.measure.evaluation.halving import in_halves
 from llama_bench.measure.evaluation.packing import Row, Scored, mask, rows
-from llama_bench.measure.evaluation.stems import Stem, grouped, is_plain
+from llama_bench.measure.evaluation.stems import Stem, grouped, is_plain, needs_a_pass_each
 from llama_bench.measure.model import parts
 from llama_bench.records import Refusal
 
@@ -41,6 +42,7 @@ class CausalLM(AnsweringLM):
         most_rows: int | None = None,
     ):
         window = resolve_max_length(model.config, tokenizer)
+        most_rows = 1 if needs_a_pass_each(model) else most_rows
         super().__init__(tokenizer, window, bos, settings, most_rows)
         self.model = model
         # a token's products are 12 width^2 weights a layer, its attention 2 width for every key, at
@@ -112,7 +114,12 @@ class CausalLM(AnsweringLM):
         """The model's logits at places of the rows, these counted through."""
         device, length = self.model.device, max(len(row.ids) for row in batch)
         ids = torch.tensor([row.ids + [0] * (length - len(row.ids)) for row in batch])
-        depth = [row.depth + list(range(len(row.ids), length)) for row in batch]
+        told = {}
+        if self._products:  # elsewhere a row is one sequence, and some models take no positions
+            depth = [row.depth + list(range(len(row.ids), length)) for row in batch]
+            depth = torch.tensor(depth, device=device) + stem.length
+            # padding may reach beyond the window, where some models have no positions
+            told["position_ids"] = depth.clamp(max=self.window - 1)
         return heads.logits(
             self.model,
             torch.tensor(places, device=device),
@@ -120,11 +127,11 @@ class CausalLM(AnsweringLM):
             partial(stem.before, len(batch)),
             input_ids=ids.to(device),
             attention_mask=mask(batch, stem.length, self.model.dtype, device),
-            position_ids=torch.tensor(depth, device=device) + stem.length,
             use_cache=False,
+            **told,
         )
 
-    def write(self, prompts: list[list[int]], new: int, stops: list[str], **settings) -> list[str]:
+    def write(self, prompts: list[list[int]], new: int, stops: list[str], **settings) -> Texts:
         return generation.written(self, prompts, new, stops, **settings)
 
     def prompt_batches(self, numbers: list[int], prompts: list) -> Iterator[list[int]]:

@@ -33,6 +33,13 @@ class Remarks:
         ):
             self.counts[kind][request.task_name] += bool(met)
 
+    def refuse(self, task: str, document: int, requests: int, reason: str) -> None:
+        """Of an item that nothing can be right of, whatever its requests gave."""
+        keys = [(task, document, request) for request in range(requests)]
+        self.counts["unscored"][task] += not any(key in self.reasons for key in keys)
+        for key in keys:
+            self.reasons.setdefault(key, reason)
+
     def of(self, task: str) -> dict[str, int]:
         """The four counts of a task."""
         return {kind: self.counts[kind][task] for kind in COUNTED}

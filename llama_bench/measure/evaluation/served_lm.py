@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from transformers import PreTrainedTokenizerBase
 
 from llama_bench.measure.evaluation.answering import AnsweringLM
+from llama_bench.measure.evaluation.generation import Texts
 from llama_bench.measure.evaluation.loading import Found
 from llama_bench.measure.evaluation.packing import Scored
 from llama_bench.measure.probing.vllm_server import Server
@@ -56,7 +57,7 @@ class ServedLM(AnsweringLM):
             raise Refusal("non-finite", "the model's log-likelihoods are not finite")
         return told
 
-    def write(self, prompts: list[list[int]], new: int, stops: list[str], **settings) -> list[str]:
+    def write(self, prompts: list[list[int]], new: int, stops: list[str], **settings) -> Texts:
         """Raises ValueError for a setting that the server would leave undone."""
         if lacking := not_served(settings):
             raise ValueError(f"vllm does not do {', '.join(lacking)}; use engine: transformers")
@@ -71,8 +72,8 @@ class ServedLM(AnsweringLM):
         }
         if asked.get("top_k") == 0:  # all tokens, which its first releases said with -1 alone
             asked["top_k"] = -1
-        choices = self.server.ask(asked)["choices"]
-        return [choice["text"] for choice in sorted(choices, key=lambda c: c["index"])]
+        choices = sorted(self.server.ask(asked)["choices"], key=lambda choice: choice["index"])
+        return [(choice["text"], choice.get("finish_reason") == "length") for choice in choices]
 
     def prompt_batches(self, numbers: list[int], prompts: list) -> Iterator[list[int]]:
         many = self.most_rows

@@ -25,6 +25,7 @@ _LN2 = math.log(2)
 
 # metrics of lm-eval whose value is exp(-x) of a mean or ratio x of log-likelihoods
 _EXPONENTIAL = ("perplexity", "word_perplexity", "byte_perplexity")
+OF_LIKELIHOODS = ("bits_per_byte", *_EXPONENTIAL)
 
 
 def of_metric(metric: str, value: float, values: list, aggregate: Callable | None) -> float | None:
@@ -43,7 +44,7 @@ def of_metric(metric: str, value: float, values: list, aggregate: Callable | Non
 
 
 def _of_ratio(metric: str, value: float, values: list) -> float | None:
-    if metric not in ("bits_per_byte", *_EXPONENTIAL):
+    if metric not in OF_LIKELIHOODS:
         return None
     if not all(isinstance(v, (tuple, list)) and len(v) == 2 for v in values):
         return None
@@ -111,7 +112,7 @@ def of_item(metric: str, value: Any) -> list[float] | None:
     if metric in overlaps.METRICS:
         references = [first] if isinstance(first, str) else list(first)
         return overlaps.counts(metric, references, second if isinstance(second, str) else second[0])
-    if metric in ("bits_per_byte", *_EXPONENTIAL) and isinstance(first, Real):
+    if metric in OF_LIKELIHOODS and isinstance(first, Real):
         return [float(first), float(second)]
     return None
 

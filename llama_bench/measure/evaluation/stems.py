@@ -7,10 +7,11 @@ stand before the rows of all sequences that begin with it, which are laid out fr
 from __future__ import annotations
 
 from copy import copy
+from inspect import signature
 from itertools import pairwise
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from llama_bench.measure.evaluation.packing import LONGEST, Scored, common
@@ -18,10 +19,36 @@ from llama_bench.measure.model import parts
 
 
 def is_plain(model: PreTrainedModel) -> bool:
-    """Whether all layers attend to all that came before, by keys and values that can be kept: no
-    sliding window, no recurrence."""
-    layers = [layer for part in parts(model) for layer in DynamicCache(config=part.config).layers]
-    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+    """Whether sequences can share a row or a stem.
+
+    All layers attend to all that came before, by keys and values that can be kept: no sliding
+    window, no recurrence. A token stands where the model is told, not where its row has it: no
+    ALiBi, no factors that the longest position of a pass chooses.
+    """
+    return all(map(_is_plain, parts(model)))
+
+
+def _is_plain(part: PreTrainedModel) -> bool:
+    config = part.config.get_text_config()
+    layers = DynamicCache(config=part.config).layers
+    local = "local" in getattr(config, "attention_layers", ())  # GPT-Neo's; its cache is a full one
+    told = "position_ids" in signature(part.forward).parameters and not getattr(
+        config, "alibi", False
+    )
+    whole = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+    return whole and told and not local and not _has_longrope(config)
+
+
+def needs_a_pass_each(model: PreTrainedModel) -> bool:
+    """Whether what a sequence is given depends on those beside it: LongRoPE (Ding et al. 2024,
+    arXiv 2402.13753) turns all by the factors for long ones where one is long."""
+    return any(_has_longrope(part.config.get_text_config()) for part in parts(model))
+
+
+def _has_longrope(config: PreTrainedConfig) -> bool:
+    rope = getattr(config, "rope_parameters", None) or {}
+    of_layers = [each for each in rope.values() if isinstance(each, dict)]
+    return any(each.get("rope_type") == "longrope" for each in (rope, *of_layers))
 
 
 def grouped(sequences: list[Scored]) -> list[tuple[int, list[Scored]]]:

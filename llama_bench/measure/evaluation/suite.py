@@ -173,6 +173,7 @@ def _answer(lm, spec: EvaluateSpec, leaf: Leaf) -> Finished:
         fewshot_as_multiturn=bool(spec.chat_template),
     )
     remarks = lm.remarks
+    scores.note_lost_labels(answered, tasks, remarks)
     own = {part: answered.get(part) or {} for part in PARTS}
     return Finished(
         items=items.table(answered, tasks, remarks),

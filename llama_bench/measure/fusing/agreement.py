@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from llama_bench import sources
 from llama_bench.measure import lineage
-from llama_bench.measure.fusing import weight_files
+from llama_bench.measure.fusing import averaging, weight_files
 from llama_bench.measure.fusing.averaging import DTYPES
 from llama_bench.measure.fusing.members import Member
 from llama_bench.records import Refusal
@@ -63,14 +63,15 @@ def _one_shape(members: list[Member]) -> None:
             words = ["tied" if is_tied else "untied" for is_tied in tied]
             _refuse(first, other, f"lm_head.weight: {words[0]} embeddings and {words[1]} ones")
     tables = [weight_files.stored(each.folder) for each in members]
-    for name, tensor in tables[0].items():
-        if tensor.dtype not in DTYPES:
-            known = ", ".join(DTYPES)
-            reason = f"{first.name}: {name} is of type {tensor.dtype}, of which no mean is taken"
-            raise Refusal("refused", f"{reason} (known: {known})")
     for other, table in zip(members[1:], tables[1:], strict=True):
         _same_tensors(first, other, tables[0], table)
         _same_meaning(first, other)
+    for name, tensor in tables[0].items():
+        if tensor.dtype not in DTYPES and not averaging.equal([table[name] for table in tables]):
+            known = ", ".join(DTYPES)
+            reason = f"{name} differs, and of its type, {tensor.dtype}, no mean is taken"
+            names = ", ".join(each.name for each in members)
+            raise Refusal("refused", f"{names}: {reason} (known: {known})")
 
 
 def _same_tensors(first: Member, other: Member, own: dict, its: dict) -> None:

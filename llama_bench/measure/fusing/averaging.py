@@ -4,14 +4,15 @@ Of tensors x_0, x_1, ... with shares that sum to one it computes x_0 + sum_i s_i
 float32 (float64 for what is stored so), and rounds once to the members' own type. So equal members
 give themselves to the bit, and relatives, whose differences are small, lose nothing to rounding.
 The result is laid out like the first member, file by file, and memory does not depend on the size
-of the models.
+of the models. What is the same in all members is copied, whatever it is: Pythia's files hold masks
+of its attention, of booleans and of infinities.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -54,7 +55,11 @@ def write(folders: list[Path], shares: Shares, target: Path) -> None:
                 out.write(weight_files.header(path))
                 for tensor in weight_files.of_file(path):
                     parts = [table[tensor.name] for table in tables]
-                    for block in summed(parts, shares(tensor.name), blocks):
+                    if tensor.dtype in DTYPES:
+                        made = summed(parts, shares(tensor.name), blocks)
+                    else:  # equal in all, or they would not agree
+                        made = blocks.pieces(0, tensor)
+                    for block in made:
                         out.write(memoryview(block.view(torch.uint8).numpy()))
 
 
@@ -83,7 +88,13 @@ class Blocks:
         view = memoryview(self._buffers[member])[:bytes_]
         if file.readinto(view) != bytes_:
             raise OSError(f"{tensor.path} ended while it was read")
-        return torch.frombuffer(view, dtype=DTYPES[tensor.dtype])
+        return torch.frombuffer(view, dtype=DTYPES.get(tensor.dtype, torch.uint8))
+
+    def pieces(self, member: int, tensor: Stored) -> Iterator[torch.Tensor]:
+        """All of a tensor, one piece after the other, as `read` gives them."""
+        size = NUMBERS_AT_ONCE * DTYPES.get(tensor.dtype, torch.uint8).itemsize
+        for first in range(0, tensor.bytes, size):
+            yield self.read(member, tensor, first, min(size, tensor.bytes - first))
 
 
 def summed(parts: list[Stored], shares: Sequence[float], blocks: Blocks):
@@ -98,21 +109,38 @@ def summed(parts: list[Stored], shares: Sequence[float], blocks: Blocks):
         read = [blocks.read(place, parts[place], first, bytes_) for place in kept]
         total = _sum(read, [shares[place] for place in kept], scale)
         if not total.isfinite().all():
-            _refuse(total, read, [parts[place] for place in kept])
+            every = [blocks.read(place, part, first, bytes_) for place, part in enumerate(parts)]
+            if not _same(every):
+                _refuse(total, read, [parts[place] for place in kept])
+            total = every[0]
         yield total
 
 
 def _sum(read: list[torch.Tensor], shares: list[float], scale: float) -> torch.Tensor:
     wide = torch.float64 if read[0].dtype == torch.float64 else torch.float32
-    bits = {8: torch.int64, 4: torch.int32, 2: torch.int16}[read[0].dtype.itemsize]
     first = read[0].to(wide)
     total = None if scale == 1 else first * scale
     for block, share in zip(read[1:], shares[1:], strict=True):
-        if torch.equal(block.view(bits), read[0].view(bits)):
+        if _same([read[0], block]):
             continue  # and a negative zero stays one
         moved = torch.sub(block, first)
         total = first + moved.mul_(share) if total is None else total.add_(moved, alpha=share)
     return read[0] if total is None else total.to(read[0].dtype)
+
+
+def equal(parts: list[Stored]) -> bool:
+    """Whether one tensor, of the same type and shape, is the same in all members, to the bit."""
+    with ExitStack() as stack:
+        blocks = Blocks(stack, len(parts))
+        pieces = [blocks.pieces(place, part) for place, part in enumerate(parts)]
+        return all(map(_same, zip(*pieces, strict=True)))
+
+
+def _same(blocks: Sequence[torch.Tensor]) -> bool:
+    """To the bit: zeros of two signs differ, and what is no number can be the same."""
+    bits = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
+    kind = bits[blocks[0].dtype.itemsize]
+    return all(torch.equal(block.view(kind), blocks[0].view(kind)) for block in blocks[1:])
 
 
 def _refuse(total: torch.Tensor, read: list[torch.Tensor], parts: list[Stored]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from llama_bench.measure.fusing import weight_files
-from llama_bench.measure.fusing.averaging import DTYPES, NUMBERS_AT_ONCE, Blocks, Shares
+from llama_bench.measure.fusing.averaging import Blocks, Shares
 
 NEARLY_PARALLEL = (
     0.9995  # cosine: 1.8 degrees, where both ways differ by less than a ten-thousandth
@@ -38,13 +38,12 @@ def shares(folders: list[Path], second: float = 0.5) -> Shares:
 
 def _cosine(parts) -> float | None:
     """Of the angle between two tensors, in float64; None where one is zero."""
-    size = NUMBERS_AT_ONCE * DTYPES[parts[0].dtype].itemsize
     product, squares = 0.0, [0.0, 0.0]
     with ExitStack() as stack:
         blocks = Blocks(stack, 2)
-        for first in range(0, parts[0].bytes, size):
-            bytes_ = min(size, parts[0].bytes - first)
-            a, b = (blocks.read(place, parts[place], first, bytes_).double() for place in (0, 1))
+        pieces = [blocks.pieces(place, part) for place, part in enumerate(parts)]
+        for a, b in zip(*pieces, strict=True):
+            a, b = a.double(), b.double()
             product += torch.dot(a, b).item()
             squares = [squares[0] + torch.dot(a, a).item(), squares[1] + torch.dot(b, b).item()]
     length = math.sqrt(squares[0]) * math.sqrt(squares[1])

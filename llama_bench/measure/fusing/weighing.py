@@ -39,9 +39,10 @@ def weigh(spec: FuseSpec, judge: Judge, progress) -> Weighed:
 
 
 def softmax(losses: list[float], temperature: float) -> Weights:
-    """exp(-L_i / T) over their sum."""
-    powers = -np.array(losses) / temperature
-    shares = np.exp(powers - powers.max())
+    """exp(-L_i / T) over their sum. A temperature of nearly zero gives all to the best."""
+    behind = np.array(losses) - min(losses)
+    with np.errstate(over="ignore"):
+        shares = np.exp(-behind / temperature)
     return tuple((shares / shares.sum()).tolist())
 
 

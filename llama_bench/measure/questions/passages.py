@@ -13,6 +13,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+from llama_bench.measure.labelled.labels import end_of
 from llama_bench.measure.questions.questions import CONTEXT_BYTES, LINE_BYTES, Row, before
 
 PARTS = 4
@@ -68,6 +69,8 @@ def from_parts(text: str, rng: random.Random, parts: dict[str, str]) -> Iterator
     if part is None:
         return
     names = sorted(set(parts.values()))
+    labels = [f" {name}" for name in names]
+    end = end_of(labels)
     starts = [match.end() for match in re.finditer(r"\n", text)] or [0]
     for start in rng.sample(starts, len(starts)):
         excerpt = _whole_lines(text, start, EXCERPT_BYTES)
@@ -75,7 +78,7 @@ def from_parts(text: str, rng: random.Random, parts: dict[str, str]) -> Iterator
             continue
         yield {
             "context": f"{excerpt}\n\nThis text is from:",
-            "choices": [f" {name}" for name in names],
+            "choices": [label + end for label in labels],
             "label": names.index(part),
             "part": part,
         }

@@ -1,8 +1,9 @@
 """Labelled examples as token ids, and which of their tokens are the answer.
 
-A prompt and its answer are one text, split into tokens as an evaluation splits it (BOS before it as
-there, blanks at the prompt's end with the answer), so that what is learned is what is scored. An example
-that is longer than the context would lose its beginning; it is left out, and counted.
+A prompt and its answer are one text, split into tokens as an evaluation splits it (`bos` says what
+stands before it, blanks at the prompt's end go with the answer), so that what is learned is what is
+scored. An example that is longer than the context would lose its beginning; it is left out, and
+counted.
 """
 
 from __future__ import annotations

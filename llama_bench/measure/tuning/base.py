@@ -60,7 +60,7 @@ def _given(member: Member, inputs: list[Path]) -> Base:
     folder = lineage.folder_of(member, source)
     trusted = bool(member.pretrained and member.pretrained.trust_remote_code)
     model = models.load(folder, trusted=trusted)
-    named = member.run or lineage.pretrained_name(member.pretrained)
+    named = member.run or member.pretrained.id
     if isinstance(model, EnsembleForCausalLM):
         reason = "is an ensemble of outputs: several models side by side; fine-tune its members"
         raise Refusal("refused", f"{named} {reason}")

@@ -15,7 +15,6 @@ from llama_bench.measure.labelled.files import UNSEEN
 from llama_bench.measure.training.engine import Engine
 from llama_bench.measure.tuning.answers import Part
 
-
 TOO_SHORT = (
     "the held-out documents that no example is from are shorter than one window of {} tokens; hold "
     "out more (data.held_out), or give the fine-tuning a shorter context"
