@@ -46,6 +46,7 @@ ON_GPU = (
     "limits",
     "probe",
 )  # verbs that use one where there is one
+GO_ON = ("evaluate",)  # verbs of which one process may carry out several runs
 AHEAD = "ahead.json"  # a finished record whose own job is still to come, or to end
 LOCK, AHEAD_LOCK = ".lock", ".ahead"  # of who works on a run; of who does so ahead of its job
 
@@ -186,7 +187,7 @@ def _alone(verb: str, spec: Spec, folder: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         if world.rank() == 0:
             say = Progress(f"{verb} {spec.id}").say
-            with _locked(folder / AHEAD_LOCK, say):
+            with _locked(folder / AHEAD_LOCK, say) if verb in GO_ON else contextlib.nullcontext():
                 held.enter_context(_locked(folder / LOCK))
         yield
 
