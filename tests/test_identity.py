@@ -96,7 +96,7 @@ CASES = {
             repeats=5,
             seconds=0.3,
         ),
-        "50.9k-cpu-01620766",
+        "50.9k-cpu-60ae3596",
     ),
 }
 

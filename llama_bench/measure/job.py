@@ -109,6 +109,7 @@ def _go_ahead(verb: str, spec: Spec, output: Path, inputs: list[Path]) -> None:
         _locked(folder / LOCK),
     ):
         if not output.exists() and not ahead.exists():
+            Progress(f"{verb} {spec.id}").say("of the same model, in the process that has it")
             _logged_measure(verb, spec, folder, inputs, time.time(), True).write(ahead)
 
 

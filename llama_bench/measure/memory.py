@@ -65,6 +65,12 @@ class HostMemory:
             _reset_mark()
         self._before = _mark_of_process()
 
+    def leave_out_all_but(self, held: int) -> None:
+        """What loading `held` bytes of weights has left behind, such as imports, is no model's."""
+        release()
+        self.baseline_bytes = psutil.Process().memory_info().rss - held
+        self.restart()
+
     def peaks(self) -> dict[str, int | None]:
         """`peak_bytes` since the last restart, without the baseline."""
         if self.source == "VmHWM":
@@ -87,6 +93,9 @@ class GpuMemory:
     def restart(self) -> None:
         release()
         torch.cuda.reset_peak_memory_stats()
+
+    def leave_out_all_but(self, held: int) -> None:
+        """torch counts what it holds itself: loading leaves nothing behind."""
 
     def peaks(self) -> dict[str, int | None]:
         return {

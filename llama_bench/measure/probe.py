@@ -118,6 +118,8 @@ def _measure(cells: Cells, inputs: list[Path], folder: Path, progress) -> dict[s
     with bound, contextlib.ExitStack() as at_end:
         engine = engines.start(spec, cells.config, inputs, cells.device, folder)
         at_end.callback(engine.close)
+        if engine.weight_bytes and not probed_model.is_drawn(spec):
+            cells.meter.leave_out_all_but(engine.weight_bytes)
         cells.neighbours.ready(cells.instruments)
         note.rounds = 1 if engine.builds_dearly else len(cells.rounds)
         for number in range(note.rounds):

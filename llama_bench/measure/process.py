@@ -20,17 +20,20 @@ class Progress:
     def __init__(self, title: str, every_seconds: float = 5.0):
         self.title, self.every = title, every_seconds
         self.began = self.last = time.monotonic()
+        self.first: tuple[float, float] | None = None  # when work was first told of, and how much
 
     def __call__(self, done: float, of: float, note: str = "") -> None:
         """`done` of `of` units of work are behind us."""
         now = time.monotonic()
+        self.first = self.first or (now, done / of)
         if now - self.last < self.every and done < of:
             return
         self.last = now
-        spent = now - self.began
-        left = spent * (of - done) / done if done else None
+        began, before = self.first  # what came before it, such as imports, is no pace
+        ahead = done / of - before
+        left = (now - began) * (1 - done / of) / ahead if ahead > 0 else None
         eta = f", {left:.0f} s to go" if left else ""
-        self.say(f"{done / of:4.0%} {note} ({spent:.0f} s{eta})")
+        self.say(f"{done / of:4.0%} {note} ({now - self.began:.0f} s{eta})")
 
     def say(self, text: str) -> None:
         if world.rank() > 0:

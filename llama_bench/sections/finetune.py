@@ -94,7 +94,7 @@ class FineTuning(Base):
     context: Count | None = Field(None, gt=1)
     """Tokens of a window; left out, train.context."""
     learning_rate: Positive | None = None
-    """Peak rate; left out, a rule of size (2e-5 where only the Hub knows the size)."""
+    """Peak rate; left out, a rule of size (2e-5 where it is on the Hub, or no Llama)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What products are computed in."""
     chat_template: bool = False

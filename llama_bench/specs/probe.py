@@ -27,7 +27,7 @@ class ProbeSpec(Spec):
     """
 
     verb: ClassVar[str] = "probe"
-    protocol: int = 4
+    protocol: int = 5
     model: Shape | None = None
     vocab_size: Count | None = None
     pretrained: Pretrained | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 from training import spec_of
 
 from llama_bench import records
+from llama_bench.measure import process
 from llama_bench.specs import Corpus, PrepareSpec
 
 
@@ -85,3 +86,14 @@ def test_an_unknown_verb_names_the_nearest(tmp_path):
     )
     assert ended.returncode == 2
     assert "'train'" in ended.stderr
+
+
+def test_time_to_go_is_told_by_the_pace_of_the_work(capfd, monkeypatch):
+    """An hour of imports before the first progress is no pace."""
+    now = [0.0]
+    monkeypatch.setattr(process.time, "monotonic", lambda: now[0])
+    progress = process.Progress("work")
+    for now[0], done in ((3600, 1), (3610, 2), (3640, 5)):
+        progress(done, 10)
+    told = [line.partition("(")[2] for line in capfd.readouterr().err.splitlines()]
+    assert told == ["3600 s)", "3610 s, 80 s to go)", "3640 s, 50 s to go)"]

@@ -151,6 +151,26 @@ def test_a_cells_memory_does_not_hold_what_other_phases_leave_behind(tmp_path):
     assert len(peaks) == 3 and max(peaks) - min(peaks) < 2**20, peaks
 
 
+def test_loaded_weights_take_the_memory_of_drawn_ones(tmp_path, shared):
+    """What loading imports, and pages of the file that come to memory at their first use, are none
+    of a pass's."""
+    cells = {}
+    for random in (None, True):
+        asked = spec(
+            **dict(model=None, vocab_size=None, pretrained=Pretrained(digest="0")),
+            **dict(random_weights=random, phases=("decode",), batches=(1,), contexts=(64,)),
+            repeats=2,
+        )
+        path = tmp_path / str(random) / "record.json"
+        words = ["probe", asked.canonical(), str(path), str(shared("models", "stories3M"))]
+        command = [sys.executable, "-m", "llama_bench", *words]
+        subprocess.run(command, check=True, capture_output=True)
+        (cells[random],) = json.loads(path.read_text())["result"]["cells"]
+    loaded, drawn = (cells[random]["peak_bytes"] for random in (None, True))
+    assert abs(loaded - drawn) < 2**20, (loaded, drawn)
+    assert loaded > 4 * 3_148_224
+
+
 def test_peaks_hold_what_must_be_in_memory(tmp_path):
     """Prefill holds weights and cache; training weights, gradients and AdamW's two moments."""
     shape = Shape(layers=2, width=512, heads=8)

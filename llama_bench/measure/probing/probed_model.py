@@ -119,6 +119,7 @@ def obtain(
             model = drawn(config, dtype, device)
         else:
             model = loaded(spec, inputs[0] if inputs else None, dtype)
+            _settle(model)
         if spec.precision in quantized.PRECISIONS:
             quantized.shrink(model, spec.precision, device)
         return model.to(device)
@@ -127,6 +128,15 @@ def obtain(
             raise
         reason = f"the weights alone do not fit: {models.first_line(error)}"
         raise Refusal("out-of-memory", reason) from error
+
+
+def _settle(model: PreTrainedModel) -> None:
+    """On a CPU loaded weights are pages of their file, which only come to memory when they are
+    used; so they are taken in before anything is measured."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.device.type == "cpu":
+                weight.data = weight.data.clone()
 
 
 def loaded(spec: ProbeSpec, folder: Path | None, dtype: torch.dtype) -> PreTrainedModel:
