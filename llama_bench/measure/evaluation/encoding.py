@@ -110,7 +110,8 @@ class Encoding:
         plain = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids, places = plain["input_ids"], range(len(whole))
         # BOS is put in front of them, and EOS may stand behind
-        added = next(place for place in places if whole[place : place + len(ids)] == ids)
+        found = (place for place in places if whole[place : place + len(ids)] == ids)
+        added = next(found, len(whole) - len(ids))  # as if all were in front, where ids change
         for place, (first, end) in enumerate(plain["offset_mapping"]):
             if end > len(context):
                 return place + added, min(first, len(context))

@@ -53,9 +53,8 @@ class _Unmade(TaskFactory):
 
     def _made(self, entry: Entry, overrides: dict | None) -> Task:
         overrides = dict(overrides or {})
-        if "class" not in self._load_full_config(
-            entry, overrides
-        ):  # the task is no code of its own
+        of_its_own = "class" in self._load_full_config(entry, overrides)
+        if not of_its_own:
             overrides["class"] = LenientTask
         return super()._build_task(entry, overrides)
 
