@@ -19,10 +19,11 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_bench.measure.evaluation import chat
 from llama_bench.measure.evaluation.encoding import Encoding
-from llama_bench.measure.evaluation.generation import Texts, continue_text, merged
+from llama_bench.measure.evaluation.generation import continue_text, merged
 from llama_bench.measure.evaluation.halving import in_halves
 from llama_bench.measure.evaluation.packing import Scored
 from llama_bench.measure.evaluation.remarks import Remarks
+from llama_bench.measure.evaluation.writing import Texts
 
 IMPOSSIBLE = (-math.inf, False)
 

@@ -11,51 +11,14 @@ from __future__ import annotations
 from collections import defaultdict
 
 import torch
-from transformers import (
-    LogitsProcessor,
-    LogitsProcessorList,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
 
 from llama_bench.measure.evaluation.halving import in_halves
-from llama_bench.records import Refusal
+from llama_bench.measure.evaluation.writing import Texts
 from llama_bench.sections.generation import OF_SAMPLING, spelled
 
 TEMPERATURE = 0.8
-Texts = list[tuple[str, bool]]  # each with whether it was cut: more would have followed
 LENGTH = 256  # new tokens where a task does not say, as in lm-eval
 LEAST_ROOM = 8  # an eighth of the window: for the answer to a prompt that should be kept whole
-
-
-class StopStrings(StoppingCriteria):
-    """A sequence is done when its new text holds one of the stop strings. Beams change places from
-    step to step: none stays `done`."""
-
-    def __init__(self, tokenizer, stops: list[str], prompt_length: int, beams: bool = False):
-        self.tokenizer, self.stops, self.first = tokenizer, stops, prompt_length
-        self.beams = beams
-        self.done: torch.Tensor | None = None
-        # a stop string spans no more tokens than bytes, and may begin inside a token
-        self.last = 2 + max(len(stop.encode()) for stop in stops)
-
-    def __call__(self, input_ids, scores, **_) -> torch.Tensor:
-        if self.done is None or self.beams:
-            self.done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        open_rows = [row for row, done in enumerate(self.done.tolist()) if not done]
-        new = input_ids[:, self.first :][open_rows, -self.last :]
-        for row, text in zip(open_rows, self.tokenizer.batch_decode(new), strict=True):
-            self.done[row] = any(stop in text for stop in self.stops)
-        return self.done
-
-
-class Finite(LogitsProcessor):
-    """Raises Refusal where the model gives no numbers: a token would be taken all the same."""
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if not torch.isfinite(scores.amax(-1)).all():
-            raise Refusal("non-finite", "the model's logits are not finite")
-        return scores
 
 
 def merged(task: dict, own: dict) -> dict:
@@ -129,43 +92,3 @@ def samples(lm, prompts: tuple[str, ...], tokens: int, seed: int) -> list[dict]:
         for prompt, (text, _) in zip(prompts, texts, strict=True):
             rows.append({"prompt": prompt, "text": text, "decoding": decoding, "seed": number})
     return rows
-
-
-@torch.inference_mode()
-def written(lm, prompts: list[list[int]], new: int, stops: list[str], **settings) -> Texts:
-    """At most `new` tokens after each prompt, as text, the stop string still in it, and whether it
-    goes on: none of them ends a text."""
-    tokenizer, length = lm.tokenizer, max(map(len, prompts))
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else lm.encoding.start
-    ids = torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    beams = settings.get("num_beams", 1) > 1
-    stop = [StopStrings(tokenizer, stops, length, beams)] if stops else []
-    out = lm.model.generate(
-        input_ids=ids.to(lm.model.device),
-        attention_mask=mask.to(lm.model.device),
-        max_new_tokens=new,
-        logits_processor=LogitsProcessorList([Finite()]),
-        stopping_criteria=StoppingCriteriaList(stop),
-        pad_token_id=pad,
-        **settings,
-    )
-    answers = out[:, length:].tolist()
-    texts = _decoded(lm, prompts, answers)
-    ends = settings.get("eos_token_id", lm.model.generation_config.eos_token_id)
-    ends = set(ends if isinstance(ends, list) else [ends])
-    return [
-        (text, len(answer) == new and ends.isdisjoint(answer))
-        for text, answer in zip(texts, answers, strict=True)
-    ]
-
-
-def _decoded(lm, prompts: list[list[int]], answers: list[list[int]]) -> list[str]:
-    """What the answers add to their prompts, as the module says."""
-    tokenizer = lm.tokenizer
-    if lm.encoding.bos == "stock":
-        return tokenizer.batch_decode(answers, skip_special_tokens=True)
-    whole = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
-    starts = tokenizer.batch_decode(prompts, skip_special_tokens=True)
-    ends = tokenizer.batch_decode(whole, skip_special_tokens=True)
-    return [text[len(start) :] for start, text in zip(starts, ends, strict=True)]

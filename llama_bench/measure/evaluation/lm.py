@@ -16,12 +16,12 @@ import torch
 from lm_eval.models.utils import resolve_max_length
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from llama_bench.measure.evaluation import generation, heads
+from llama_bench.measure.evaluation import heads, writing
 from llama_bench.measure.evaluation.answering import AnsweringLM
-from llama_bench.measure.evaluation.generation import Texts
 from llama_bench.measure.evaluation.halving import in_halves
 from llama_bench.measure.evaluation.packing import Row, Scored, mask, rows
 from llama_bench.measure.evaluation.stems import Stem, grouped, is_plain, needs_a_pass_each
+from llama_bench.measure.evaluation.writing import Texts
 from llama_bench.measure.model import parts
 from llama_bench.records import Refusal
 
@@ -132,7 +132,7 @@ class CausalLM(AnsweringLM):
         )
 
     def write(self, prompts: list[list[int]], new: int, stops: list[str], **settings) -> Texts:
-        return generation.written(self, prompts, new, stops, **settings)
+        return writing.written(self, prompts, new, stops, **settings)
 
     def prompt_batches(self, numbers: list[int], prompts: list) -> Iterator[list[int]]:
         most, _, _ = self._room

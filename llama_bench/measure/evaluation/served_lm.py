@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from transformers import PreTrainedTokenizerBase
 
 from llama_bench.measure.evaluation.answering import AnsweringLM
-from llama_bench.measure.evaluation.generation import Texts
 from llama_bench.measure.evaluation.loading import Found
 from llama_bench.measure.evaluation.packing import Scored
+from llama_bench.measure.evaluation.writing import Texts
 from llama_bench.measure.probing.vllm_server import Server
 from llama_bench.records import Refusal
 from llama_bench.sections.generation import not_served
