@@ -128,6 +128,8 @@ class Base(BaseModel):
 
 def unknown(given: Any, known: list[str], what: str) -> str:
     """The message for a name that is none of `known`, with the nearest right one."""
+    if not known:
+        return f"unknown {what} {given!r}: there is none"
     near = difflib.get_close_matches(str(given), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     listed = ", ".join(sorted(known)) if len(known) <= 40 else f"{len(known)} of them"

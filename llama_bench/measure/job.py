@@ -18,9 +18,11 @@ import os
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from llama_bench import records
 from llama_bench.fields import UserError
@@ -149,6 +151,8 @@ def _measure(
         give_threads()
         ready = time.time()
         result = step.run(spec, folder, inputs, progress)
+        for text in _without_result(result):
+            progress.say(text)
     except Refusal as refusal:
         status, reason, result = refusal.status, refusal.reason, refusal.result
         progress.say(f"{status}: {reason}")
@@ -163,6 +167,16 @@ def _measure(
         provenance=records.provenance(threads(), began),
         result=result,
     )
+
+
+def _without_result(result: dict[str, Any]) -> Iterator[str]:
+    """What of a finished run has no number itself: cells of a probe, tasks of a suite."""
+    cells = result.get("cells", [])
+    told = [(row["status"], row["reason"]) for row in cells if not row["status"].startswith("ok")]
+    for (status, reason), count in Counter(told).items():
+        yield f"{count} of {len(cells)} cells {status}: {reason}"
+    for row in result.get("failed", []):
+        yield f"{row['task']} {row['status']}: {row['reason']}"
 
 
 def _step(verb: str) -> ModuleType:

@@ -332,7 +332,7 @@ def test_what_was_refused_is_listed_and_the_rest_is_told(tmp_path):
     assert [each.fuse for each in fusions.found(tables)] == ["soup"]
 
 
-def test_members_of_several_sizes_and_from_elsewhere(tmp_path):
+def test_members_of_no_one_model_and_from_elsewhere(tmp_path):
     paper = small(tmp_path, TWO)
     fuse(paper, "50k", "mixed", methods={"mixture": 0.04}, control=False)
 
@@ -346,8 +346,8 @@ def test_members_of_several_sizes_and_from_elsewhere(tmp_path):
     tables = tabled(paper)
     assert "a/b@c" in set(tables["fusion_members"]["member"])
     (only,) = fusions.found(tables)
-    assert only.shown == "models of several sizes" and only.params is None
-    assert "models of several sizes" in page(paper)
+    assert only.shown == "several models" and only.params is None, "of one size, or of several"
+    assert "several models" in page(paper)
 
 
 def test_a_study_without_fusion_has_no_section_and_empty_tables(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -97,3 +98,15 @@ def test_time_to_go_is_told_by_the_pace_of_the_work(capfd, monkeypatch):
         progress(done, 10)
     told = [line.partition("(")[2] for line in capfd.readouterr().err.splitlines()]
     assert told == ["3600 s)", "3610 s, 80 s to go)", "3640 s, 50 s to go)"]
+
+
+def test_cells_that_were_refused_are_told_where_the_work_is_watched(tmp_path, monkeypatch):
+    """The record is whole, and nobody reads records while snakemake runs."""
+    monkeypatch.delenv("LLAMA_BENCH_VLLM", raising=False)
+    asked = {"phases": ["prefill", "decode"], "batches": [1], "contexts": [8], "repeats": 1}
+    spec = {"model": {"layers": 1, "width": 32, "heads": 2}, "vocab_size": 50, "device": "cpu"}
+    asked |= {"seconds": 0.0, "engine": "vllm"}
+    output = tmp_path / "run" / "record.json"
+    ended = command("probe", json.dumps(spec | asked), output)
+    assert "2 of 2 cells refused: vllm is not installed" in ended.stderr
+    assert records.read(output).status == "ok"

@@ -90,7 +90,7 @@ def notes(rows) -> str:
     said = f" On {show.listed(sorted(rows['device'].dropna().unique()))}."
     if (rows["origin"] == "pretrained").any():
         said += " Stars are models trained elsewhere."
-    if rows["busy"].fillna(False).astype(bool).any():
+    if ways.busy(rows):
         said += " Hollow marks: other programs were running on the device."
     return said
 

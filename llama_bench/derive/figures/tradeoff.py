@@ -64,7 +64,7 @@ def _figure(quality: tradeoff.Quality, costs, cost: str, section: str) -> Iterat
 def _point(ax, each, cost: str, colour, marker: str) -> None:
     """Off the front small and pale; loaded models with a dark edge; busy ones hollow."""
     edge = drawing.INK if each.origin == "pretrained" else colour if each.front else "white"
-    hollow = not show.absent(each.busy) and bool(each.busy)
+    hollow = show.holds(each.busy)
     look = {"color": colour, "mec": edge, "mew": 1.2 if each.front else 0.6}
     look |= {"ms": 8, "zorder": 4} if each.front else {"ms": 5, "alpha": 0.55, "zorder": 3}
     if hollow:
@@ -134,7 +134,7 @@ def _caption(points, costs, cost: str) -> str:
         said += f"Bars are ±{scores.WIDTH} standard errors. "
     if len(ways.found(points)) > 1:
         said += "Quality is that of the model as it was trained or scored, in all precisions. "
-    if points["busy"].fillna(False).astype(bool).any():
+    if ways.busy(points):
         said += "Hollow marks: other programs were running on the device."
     return said.strip()
 

@@ -38,8 +38,8 @@ def told(tables) -> dict[str, Any]:
 
 
 def _place(cell) -> str:
-    busy = not show.absent(cell.busy) and bool(cell.busy)
-    return f"{cell.phase} {cell.batch:.0f} × {cell.context:.0f}{', busy' if busy else ''}"
+    busy = ", busy" if show.holds(cell.busy) else ""
+    return f"{cell.phase} {cell.batch:.0f} × {cell.context:.0f}{busy}"
 
 
 def _interval(cell) -> str:

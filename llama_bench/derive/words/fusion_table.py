@@ -111,8 +111,14 @@ def _probed(tables, each: Fused) -> list[Cell]:
             found.append(_NONE)
             continue
         value, one = both[[column, f"{column}_one"]].iloc[0]
-        found.append((shown(value), _multiple(value, one)))
+        said = [_multiple(value, one), "busy" if table == "cells" and _disturbed(both) else ""]
+        found.append((shown(value), ", ".join(filter(None, said))))
     return found
+
+
+def _disturbed(both) -> bool:
+    """Whether other programs ran beside the members' probe or the single one's."""
+    return any(map(show.holds, both[["busy", "busy_one"]].iloc[0]))
 
 
 def _training(each: Fused) -> Cell:

@@ -74,7 +74,9 @@ class Fused:
 
     @property
     def shown(self) -> str:
-        return self.model or "models of several sizes"
+        if self.model or self.one_shape:
+            return self.model or "models of one size"
+        return "models of several sizes" if len(self.trained) == self.count else "several models"
 
     @property
     def fused(self) -> list[Outcome]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llama_bench.derive.words import show
-from llama_bench.derive.words.ways import cell_name, one_reader
+from llama_bench.derive.words.ways import busy, cell_name, one_reader
 
 _INTERVAL = "95 % interval "
 # with one degree of freedom Student's t is 12.7: such an interval says nothing
@@ -217,7 +217,7 @@ def _decode(speeds) -> Finding | None:
             f"whether {_times(fitted)} the parameters slowed decoding down cannot be told from "
             f"these probes ({of})"
         )
-    if rows["busy"].fillna(False).astype(bool).any():
+    if busy(rows):
         sentence += ", on a machine that was busy with other work while it was timed"
         said += "; measured on a busy machine"
     return Finding(

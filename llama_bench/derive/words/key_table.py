@@ -140,8 +140,8 @@ def _probe_columns(tables) -> list[tuple[dict[str, str], Any]]:
     speeds, memory = ways.one_reader(tables["speeds"]), ways.one_reader(memory)
 
     def speed(model: str, _training) -> Cell:
-        rates = speeds.loc[speeds["model"] == model, "tokens_per_second"]
-        return show.digits(rates.median()), ""
+        mine = speeds[speeds["model"] == model]
+        return show.digits(mine["tokens_per_second"].median()), "busy" if ways.busy(mine) else ""
 
     def peak(model: str, _training) -> Cell:
         return show.digits(memory.loc[memory["model"] == model, "peak_bytes"].max() / 2**20), ""

@@ -161,6 +161,7 @@ def above_chance(tables) -> str:
     scores = main(tables)
     scores = scores[scores["chance"].notna() & scores["standard_error"].notna()]
     trained = scores[scores["origin"] == "trained"]
+    origins = scores["origin"]
     scores = trained if len(trained) else scores
     largest = scores[
         scores["parameters_without_embeddings"] == scores["parameters_without_embeddings"].max()
@@ -172,8 +173,9 @@ def above_chance(tables) -> str:
     clear = largest.apply(_beyond_chance, axis=1).astype(bool)
     keys, name = ["suite", "task", "filter"], namer(largest)
     others = [name(*key) for key in largest.loc[~clear, keys].itertuples(index=False)]
+    kind = "trained model" if 0 < len(trained) < len(origins) else "model"
     text = (
-        f"The largest model, {largest['model'].iloc[0]}, is better than guessing beyond its "
+        f"The largest {kind}, {largest['model'].iloc[0]}, is better than guessing beyond its "
         f"95 % interval on {clear.sum()} of {show.plural(len(largest), 'task')}"
     )
     return text + (f"; not on {show.listed(others)}." if others else ".")

@@ -14,6 +14,11 @@ def absent(value) -> bool:
     return value is None or str(value) in ("nan", "<NA>", "None", "")
 
 
+def holds(flag) -> bool:
+    """Of a flag that may be missing: whether it is known to be true."""
+    return not absent(flag) and bool(flag)
+
+
 def digits(value, count: int = 3) -> str:
     """1234.5 -> 1,230; 0.041234 -> 0.0412; 1.5e15 -> 1.50 × 10¹⁵. Not a number gives a dash."""
     if absent(value):

@@ -49,6 +49,11 @@ def one_reader(table):
     return corner(first(table))
 
 
+def busy(table) -> bool:
+    """Whether any of the rows was timed while other programs ran on the device."""
+    return bool(table["busy"].fillna(False).astype(bool).any())
+
+
 def cell_name(table) -> str:
     """What `one_reader` shows; the way is said where there are several."""
     rows = one_reader(table)
