@@ -21,6 +21,7 @@ SPECS = [
     {"law": "data_constrained", "base": "published"},
     {"law": "direct"},
     {"law": "direct", "chance": 0.25},
+    {"law": "constant"},
 ]
 
 
@@ -93,6 +94,8 @@ def written_out(spec: dict, p: dict, x: dict) -> np.ndarray:
         ratio = x["tokens"] / x["params"]
         over = p["a"] * ratio ** p["eta"] + p["b"] * ratio ** -p["eta"]
         return p["E"] + over / x["flops"] ** p["eta"]
+    if spec["law"] == "constant":
+        return np.full(len(x["flops"]), p["level"])
     if spec["law"] == "direct":
         low = spec.get("chance", p.get("low"))
         return low + (p["high"] - low) / (1 + (p["C_mid"] / x["flops"]) ** p["k"])

@@ -301,17 +301,32 @@ def test_an_accuracy_that_follows_a_law_is_foretold():
     points = ahead[["params", "tokens", "flops"]]
     made = score_forecast.of_task(known, points, "acc")
     assert made["status"] == "converged" and made["law"] in ("direct", "two_step")
-    assert {row["law"] for row in made["choice"]["table"]} == {"direct", "two_step"}
+    assert {row["law"] for row in made["choice"]["table"]} == {"constant", "direct", "two_step"}
     for point, truth in zip(made["points"], ahead["truth"], strict=True):
         assert point["point"] == pytest.approx(truth, abs=0.05)
         assert 0 <= point["low_95"] <= truth <= point["high_95"] <= 1
+
+
+def test_scores_that_do_not_follow_size_are_foretold_not_to_change():
+    """A sigmoid goes wherever noise bends it to: up to 1, of a task that is guessed."""
+    known, ahead = known_runs()
+    wiggle = random.Random(3)
+    known = known.assign(value=[round(120 * wiggle.gauss(0.25, 0.02)) / 120 for _ in known.index])
+    made = score_forecast.of_task(known, ahead[["params", "tokens", "flops"]], "acc")
+    assert (made["law"], made["status"]) == ("constant", "converged")
+    mean, spread = known["value"].mean(), known["value"].std()
+    for point in made["points"]:
+        assert point["point"] == pytest.approx(mean) == made["parameters"]["level"]["value"]
+        assert mean - 4 * spread < point["low_95"] < mean - spread
+        assert mean + spread < point["high_95"] < mean + 4 * spread
 
 
 def test_a_task_without_a_loss_of_its_own_takes_the_trainings():
     known, ahead = known_runs()
     known = known.assign(task_loss=math.nan)
     made = score_forecast.of_task(known, ahead[["params", "tokens", "flops"]], "exact_match")
-    (step,) = {row["settings"]["chance"] for row in made["choice"]["table"]}
+    laws = [row["settings"] for row in made["choice"]["table"] if row["law"] != "constant"]
+    (step,) = {settings["chance"] for settings in laws}
     assert step == 0.0  # nothing to guess among
     assert made["task_loss"] in (None, "loss")
 

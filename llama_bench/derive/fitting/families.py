@@ -17,6 +17,7 @@ from llama_bench.derive.fitting.selection import excess, near_best
 from llama_bench.derive.laws import accuracy
 from llama_bench.derive.laws.accuracy import DirectSettings, TwoStepSettings
 from llama_bench.derive.laws.chinchilla import chinchilla
+from llama_bench.derive.laws.constant import ConstantSettings, constant
 from llama_bench.derive.laws.data_constrained import DataConstrainedSettings, data_constrained
 from llama_bench.derive.laws.frontier import FrontierSettings, frontier
 from llama_bench.derive.laws.kaplan import KaplanSettings, kaplan
@@ -91,6 +92,7 @@ FAMILIES: dict[str, Family] = {
     "data_constrained": Family(DataConstrainedSettings, _single(data_constrained)),
     "two_step": Family(TwoStepSettings, _two_step),
     "direct": Family(DirectSettings, _single(accuracy.direct)),
+    "constant": Family(ConstantSettings, _single(lambda settings: constant)),
 }
 
 

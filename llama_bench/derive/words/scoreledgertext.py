@@ -32,9 +32,9 @@ def words(ledger: list[dict[str, Any]]) -> list[str]:
     text = (
         f"Task scores are forecast in the same way, from those of {first['runs_used']:.0f} other "
         "runs: for every task the back-test takes a "
-        "sigmoid of compute (direct), or compute to the loss of the task and that to its score "
-        "(two_step); chrF, BLEU and ROUGE as parts of the best score there is, bits per byte as a "
-        "loss."
+        "sigmoid of compute (direct), compute to the loss of the task and that to its score "
+        "(two_step), or no change where neither is better (constant); chrF, BLEU and ROUGE as "
+        "parts of the best score there is, bits per byte as a loss."
     )
     said = [text]
     if scored:
