@@ -46,7 +46,7 @@ CASES = {
     "train": (TrainSpec(**TRAIN), "50.9k-200k-s0-258d117e"),
     "evaluate": (
         EvaluateSpec(train="50.9k-200k-s0-00000000", tasks=("heldout_next_line",)),
-        "50.9k-200k-s0-f67d49ea",
+        "50.9k-200k-s0-e8f8fcd2",
     ),
     "examples": (
         ExamplesSpec(

@@ -117,7 +117,8 @@ class Data(Base):
     tokenizer: Tokenizer | None = None
     """One trained elsewhere, instead of one of our own."""
     held_out: Share = Field(0.05, gt=0, le=0.4)
-    """Of the documents: what no model is trained on."""
+    """Share of the corpus's bytes that is held out, in whole documents: this much for validation
+    and as much again for test (at 0.4 a fifth is left to train on)."""
     max_bytes: Count | None = Field(None, gt=0)
     """Take so much of the corpus alone, for trials."""
     unique_tokens: Count | None = Field(None, gt=0)

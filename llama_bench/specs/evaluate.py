@@ -23,7 +23,7 @@ class EvaluateSpec(Spec):
     """
 
     verb: ClassVar[str] = "evaluate"
-    recipe: int = 4
+    recipe: int = 5
     train: str | None = None
     pretrained: Pretrained | None = None
     tasks: tuple[str, ...]

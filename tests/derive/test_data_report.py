@@ -61,6 +61,41 @@ def test_a_step_is_the_difference_of_two_texts_that_differ_by_it_alone(tmp_path)
     assert gains["unicode"] == pytest.approx([-0.02] * 6)
 
 
+def idle(paper: Paper, name: str, steps, given: int) -> str:
+    """A text that the steps after the first `given` leave as it was; returns its id."""
+    prepare = paper.text(name, steps)
+    path = paper.root / "runs/prepare" / prepare / "record.json"
+    record = json.loads(path.read_text())
+    for row in record["result"]["cleaning"][given:]:
+        row |= {"documents_removed": 0, "bytes_removed": 0}
+    path.write_text(json.dumps(record))
+    return prepare
+
+
+def test_a_text_that_a_step_left_as_it_was_is_the_same_text(tmp_path):
+    """No difference with an error; but a text whose documents a step changed is another."""
+    paper = Paper(tmp_path, sizes=TWO)
+    paper.text(None, ("unicode",))
+    paper.trained_on(None, DATA, same_text=True)
+    paper.trained_on("near", idle(paper, "near", ("unicode", "near_duplicates"), 1))
+    tables = tabled(paper)
+    assert datatext.compared(tables) == []
+    told = data_table.told(tables)
+    assert told["texts"][1]["against"] == ("the same text", "near duplicates changed nothing")
+    (row,) = told["steps"]["rows"]
+    assert row["cells"] == [("the same text", "the step changed nothing")] * 2
+    text = page(paper)
+    assert "near duplicates changed nothing" in text and "text-gain" not in text
+
+    path = tmp_path / "runs/prepare/text-near/record.json"
+    record = json.loads(path.read_text())
+    record["result"]["cleaning"][1]["documents_changed"] = 1
+    path.write_text(json.dumps(record))
+    tables = tabled(paper)
+    assert [text.name for text, _ in datatext.compared(tables)] == ["near"]
+    assert data_table.told(tables)["texts"][1]["against"][0] == "0"
+
+
 def test_texts_read_to_different_lengths_are_not_compared(tmp_path):
     paper = Paper(tmp_path, sizes=TWO)
     paper.text(None)
@@ -128,7 +163,10 @@ def test_the_section_shows_what_was_counted(tmp_path):
     assert 'id="data"' in text and {"unique-tokens", "text-gain"} <= set(drawn(paper))
     told = data_table.told(tabled(paper))
     rows = {row["name"]: row for row in told["texts"]}
-    assert rows["quarter"]["counts"] == ["1,400", "26.7 MiB", "8,000,000", "200,000", "7"]
+    assert rows["quarter"]["counts"] == ["1,400", "26.7 MiB", "8,000,000", "200,000", "–"]
+    # what is like held-out text is dropped of another corpus; of its own it is that text itself
+    dropped = {name: row["counts"][-1] for name, row in rows.items()}
+    assert dropped.pop("wiki") == "7" and set(dropped.values()) == {"–"}
     assert rows["normalised"]["steps"] == "unicode and near duplicates"
     assert rows["wiki"]["against"][0] == "+0.25" and rows[datatext.OWN]["against"][0] == ""
     # the same 1,400 documents, a tenth less at each step

@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -21,7 +22,14 @@ from study_on_paper import Paper, shape_of_size
 from llama_bench import overlaps
 from llama_bench.derive.figures import drawing, finetuning
 from llama_bench.derive.tables import study_tables
-from llama_bench.derive.words import finetune_table, finetunetext, finetunings, measured, scores
+from llama_bench.derive.words import (
+    finetune_table,
+    finetuned,
+    finetunetext,
+    finetunings,
+    measured,
+    scores,
+)
 from llama_bench.derive.words.measured import Number
 
 THREE = {"50k": 50_000, "300k": 300_000, "1.6M": 1_600_000}
@@ -104,25 +112,79 @@ def test_gains_are_those_of_the_same_items(study):
     assert whole["told_apart"].all() and (whole["p_adjusted"] >= whole["p"]).all()
 
 
-def test_scores_of_more_items_than_the_baselines_are_not_held_against_them(tmp_path):
-    """Test examples that are too long are cut for scores and left out of all else; and labels that
-    were not learned from are told."""
-    paper = tuned(tmp_path, sizes=dict(list(TWO.items())[:1]), zero=False, fractions=(1.0,))
-    path = tmp_path / "runs/finetune/50k-part-1-full-s0/record.json"
-    words = finetunetext.words(tables := tabled(paper), finetunings.tunings(tables)[0])
-    assert any("commonest answer of the training part is right" in text for text in words)
+def cut_short(paper: Paper, fitting: int) -> Path:
+    """Makes all but so many of the test examples of the only fine-tuning too long."""
+    (path,) = paper.root.glob("runs/finetune/*/record.json")
     record = json.loads(path.read_text())
-    record["result"] |= {
-        "left_out": {"train": {"too long": 4}, "test": {"too long": 6}},
-        "absent_labels": {"train": [LABELS[1]], "validation": LABELS[2:]},
-    }
+    result = record["result"]
+    result["examples"] = COUNTS | {"test": fitting}
+    result["left_out"] = {"train": {"too long": 4}, "test": {"too long": ITEMS - fitting}}
+    result["majority"]["accuracy"] = 0.02
+    if result["frozen"]:
+        result["frozen"]["items"] = fitting
     path.write_text(json.dumps(record))
-    (tuning,) = finetunings.tunings(tables := tabled(paper))
-    (outcome,) = tuning.whole
-    assert outcome.after and outcome.frozen is outcome.majority is None
-    words = finetunetext.words(tables, tuning)
-    assert not any("commonest answer of the training part is right" in text for text in words)
-    assert any(text.startswith("Up to 6 test examples are longer") for text in words)
+    return path
+
+
+def only(paper: Paper) -> finetunings.Tuning:
+    (tuning,) = finetunings.tunings(tabled(paper))
+    return tuning
+
+
+def test_baselines_are_of_the_items_that_were_scored_or_say_of_how_many(tmp_path):
+    """Test examples that are too long are cut for scores and left out of all else: the commonest
+    label is counted over all of them, frozen features are of the rest."""
+    paper = tuned(tmp_path, sizes={"50k": 50_000}, zero=False, fractions=(1.0,))
+    path = paper.root / "runs/examples/part-ee/record.json"
+    record = json.loads(path.read_text())
+    counts = dict(zip(LABELS, (80, 60, 40, 20), strict=True))
+    record["result"]["label_counts"]["test"] = counts
+    path.write_text(json.dumps(record))
+    assert only(paper).whole[0].majority == 0.4
+    cut_short(paper, ITEMS - 6)
+    told = finetune_table.told(tabled(paper))["tasks"][0]
+    *_, frozen, majority = told["rows"][0]["scores"]
+    assert frozen == ("0.35 ± 0.07", "of 194 of 200 items") and majority == ("0.400", "")
+    (said,) = [text for text in told["words"] if text.startswith("Up to 6 of 200 test examples")]
+    assert "losses and frozen features are of the others alone. A score" in said
+    (said,) = [text for text in told["words"] if text.startswith("Always giving")]
+    assert "is right for 0.400 of the test items" in said
+    text = page(paper)
+    assert "of 194 of 200 items" in text and "(of the items that fit the context)" in text
+
+
+@pytest.mark.parametrize(
+    ("fitting", "apart"), [(ITEMS, True), (ITEMS - 2, True), (ITEMS // 2, False)]
+)
+def test_what_few_items_were_asked_is_only_beaten_whatever_the_rest_is(tmp_path, fitting, apart):
+    """0.59 of 200 items right, the frozen features 0.35 of those that fit, four labels 0.25."""
+    paper = tuned(tmp_path, sizes={"50k": 50_000}, zero=False, fractions=(1.0,), gain=0.15)
+    cut_short(paper, fitting)
+    (outcome,) = only(paper).whole
+    assert only(paper).over_frozen(outcome).apart is apart
+    assert only(paper).over_majority(outcome).apart is True
+
+
+def test_the_commonest_written_answer_is_of_what_fits(tmp_path):
+    paper = tuned(tmp_path, "docstring", {"50k": 50_000}, zero=False, fractions=(1.0,))
+    assert only(paper).over_majority(only(paper).whole[0]).apart
+    cut_short(paper, 50)
+    told = finetune_table.told(tabled(paper))["tasks"][0]
+    assert told["rows"][0]["scores"][-1] == ("0.0200", "of 50 of 200 items")
+    assert any(
+        "losses and the commonest answer are of the others" in text for text in told["words"]
+    )
+    # 0.44 is right, and the commonest answer may be right for the other three quarters
+    assert not only(paper).over_majority(only(paper).whole[0]).apart
+
+
+def test_labels_that_were_not_learned_from_are_told(tmp_path):
+    paper = tuned(tmp_path, sizes={"50k": 50_000}, zero=False, fractions=(1.0,))
+    path = cut_short(paper, ITEMS - 6)
+    record = json.loads(path.read_text())
+    record["result"] |= {"absent_labels": {"train": [LABELS[1]], "validation": LABELS[2:]}}
+    path.write_text(json.dumps(record))
+    words = finetunetext.words(tables := tabled(paper), finetunings.tunings(tables)[0])
     for lost in ("4 (of train: too long)", "6 (of test: too long)"):
         assert any(lost in text for text in words)
     quarter = ITEMS // 4
@@ -417,11 +479,11 @@ def test_a_model_trained_elsewhere_is_held_against_itself(tmp_path):
     assert len(gains) and gains["origin"].eq("pretrained").all()
 
 
-def outcome(model, params, origin, gain, error=0.01) -> finetunings.Outcome:
+def outcome(model, params, origin, gain, error=0.01) -> finetuned.Outcome:
     known = {name: Number(0.5, 0.1) for name in ("after", "before", "zero", "over_zero")}
     gain = None if gain is None else Number(gain, error)
     runs = pandas.DataFrame([{"model": model}])
-    return finetunings.Outcome(model, params, origin, "full", 1.0, runs, gain=gain, **known)
+    return finetuned.Outcome(model, params, origin, "full", 1.0, runs, gain=gain, **known)
 
 
 def test_models_trained_elsewhere_are_on_no_line_with_those_trained_here():

@@ -196,7 +196,18 @@ def test_a_batch_of_ones_own_bounds_every_pass_and_gives_the_same(lm, local, mon
     bound.most_rows = 1
     assert [value for value, _ in bound.loglikelihood(asked)] == pytest.approx(together, rel=1e-5)
     assert set(passes) == {1}
-    assert [len(part) for part in bound.prompt_batches([0, 1], [[1, 2], [1, 2]])] == [1, 1]
+    assert [len(part) for part in bound.prompt_batches([0, 1], [[1, 2], [1, 2]], 4)] == [1, 1]
+
+
+def test_what_is_written_together_is_bound_by_the_keys_and_values_that_it_will_have(lm):
+    tokens, held, _ = lm._room
+    prompts, every = [[3] * 24] * 4_000, list(range(4_000))
+    for new in (8, 1_000, held):
+        parts = list(lm.prompt_batches(every, prompts, new))
+        assert [number for part in parts for number in part] == every
+        most = max(map(len, parts))
+        assert most * (24 + new) <= held or most == 1
+        assert most == max(1, min(8 * tokens // 24, held // (24 + new)))
 
 
 def test_the_output_head_sees_a_few_places_at_once_and_gives_the_same(local, monkeypatch):

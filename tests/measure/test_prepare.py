@@ -187,6 +187,22 @@ def test_cleaning_leaves_the_held_out_text_and_the_order(stories, tmp_path):
     assert len(orders[0]) - len(orders[1]) == only["cleaning"][0]["documents_removed"]
 
 
+@pytest.mark.parametrize(
+    ("steps", "acts"), [(("near_duplicates", "unicode"), False), (("length",), True)]
+)
+def test_steps_whose_counts_are_zero_leave_the_same_tokens(tmp_path, steps, acts):
+    """By which a report tells that two texts are one."""
+    path = jsonl(tmp_path / "docs.jsonl", prose(40) + prose(20, words=40, seed=1))
+    base = run(tmp_path / "base", [path], text_key="text")
+    given = {"text_key": "text", "held_out_of": "b", "base": [tmp_path / "base" / "record.json"]}
+    found = run(tmp_path / "cleaned", [path], clean=steps, **given)
+    taken = ("documents_removed", "bytes_removed", "documents_changed")
+    assert any(row[count] for row in found["cleaning"] for count in taken) is acts
+    tokens = [(tmp_path / name / "train.bin").read_bytes() for name in ("base", "cleaned")]
+    assert (tokens[0] != tokens[1]) is acts
+    assert found["corpus_sha256"] == base["corpus_sha256"]
+
+
 def test_a_variant_holds_nothing_near_to_held_out_text(tmp_path):
     texts = prose(80)
     path = jsonl(tmp_path / "docs.jsonl", texts)

@@ -15,13 +15,15 @@ def parts_of(sizes, share, group=None, seed=0):
     return split(in_order(rank, group), group, sizes, share)
 
 
-def test_parts_have_their_share_and_miss_nothing():
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.4])
+def test_validation_and_test_have_their_share_each_and_nothing_is_missed(share):
     rng = np.random.Generator(np.random.PCG64(1))
     sizes = rng.lognormal(8, 1.5, 5_000).astype(np.int64) + 1
-    parts = parts_of(sizes, 0.05)
+    parts = parts_of(sizes, share)
     assert sorted(np.concatenate(parts).tolist()) == list(range(5_000))
     for held in (parts.validation, parts.test):
-        assert sizes[held].sum() == pytest.approx(0.05 * sizes.sum(), rel=0.1)
+        assert sizes[held].sum() == pytest.approx(share * sizes.sum(), rel=0.1)
+    assert sizes[parts.train].sum() == pytest.approx((1 - 2 * share) * sizes.sum(), rel=0.1)
 
 
 def test_what_is_held_out_is_like_what_trains():

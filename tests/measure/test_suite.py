@@ -215,6 +215,67 @@ def test_accuracy_by_length_is_there_once_whether_a_task_lists_it_or_not(local, 
         assert norm["one"][key] == pytest.approx(norm["both"][key]), key
 
 
+def test_what_a_model_wrote_is_kept_beside_what_a_filter_made_of_it(local, include, tmp_path):
+    text = TASK.format(name="written").replace("multiple_choice", "generate_until")
+    text = text.replace("{task: written}", "{task: last}").replace("doc_to_choice: choices\n", "")
+    text += "generation_kwargs: {max_gen_toks: 9, do_sample: false, until: []}\nrepeats: 2\n"
+    text += "filter_list:\n- {name: two, filter: [{function: regex, regex_pattern: '(..)'}, "
+    (include / "written.yaml").write_text(text + "{function: take_first}]}\n")
+    ask(local, include, tmp_path / "run", "written")
+    for row in pq.read_table(tmp_path / "run" / "items.parquet").to_pylist():
+        one, other = row["written"]
+        assert one == other and len(one) > 2
+        assert row["text"] == one[:2].strip()
+    ask(local, include, tmp_path / "plain", "last")
+    table = pq.read_table(tmp_path / "plain" / "items.parquet")
+    assert table["written"].null_count == len(table) > 0
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("metric_list:\n- {metric: accurracy, aggregation: mean, higher_is_better: true}\n"
+         "- {metric: acc}\n", "unknown metric 'accurracy'; did you mean"),
+        ("metric_list: [{metric: bleu}, {metric: acc}]\n",
+         "no value of bleu, which metric_list asks for: the task's output_type, multiple_choice"),
+    ],
+)  # fmt: skip
+def test_a_metric_without_a_value_is_told(local, include, tmp_path, task, said):
+    (include / "told.yaml").write_text(
+        TASK.format(name="told").replace("{task: told}", "{task: last}") + task
+    )
+    found = ask(local, include, tmp_path / "run", "told", "last")
+    (row,) = found["failed"]
+    assert row["task"] == "told" and said in row["reason"]
+    assert {row["task"] for row in found["scores"] if row["metric"] == "acc"} == {"told", "last"}
+
+
+def test_a_groups_mean_is_of_the_tasks_that_list_the_metric(local, include, tmp_path):
+    rows = (include / "rows.py").read_text().replace('" red"', '" as red as a rose"')
+    (include / "rows.py").write_text(rows)
+    for name, metrics, gold in (("norm", "acc_norm", "label"), ("acc", "acc", '"{{1 - label}}"')):
+        text = TASK.format(name=name).replace(f"{{task: {name}}}", "{task: last}")
+        text = text.replace("doc_to_target: label", f"doc_to_target: {gold}")
+        (include / f"{name}.yaml").write_text(text + f"metric_list: [{{metric: {metrics}}}]\n")
+    lists = "[{metric: acc_norm}, {metric: acc}, {metric: brier_score}]"
+    text = f"group: both\ntask: [norm, acc]\naggregate_metric_list: {lists}\n"
+    (include / "both.yaml").write_text(text)
+    found = ask(local, include, tmp_path / "run", "both")
+    asked = {"task_manager": TaskManager(include_path=str(include), include_defaults=False)}
+    asked |= {"tasks": ["both"], "bootstrap_iters": 0}
+    expected = lm_eval.simple_evaluate(adapter(local), **asked)["results"]["both"]
+    rows = {(row["task"], row["metric"]): row for row in found["scores"]}
+    assert rows["both", "acc_norm"]["value"] == pytest.approx(expected["acc_norm,none"])
+    assert rows["both", "acc_norm"]["value"] != rows["acc", "acc_norm"]["value"]
+    assert rows["both", "acc_norm"]["items"] == rows["norm", "acc_norm"]["items"]
+    (row,) = found["failed"]
+    assert row == {
+        "task": "both",
+        "status": "failed",
+        "reason": "no brier_score of the group: none of its tasks has it",
+    }
+
+
 # tasks of one, four and three items; the inner group weighs them evenly, the outer by size
 GROUP = """
 group: outer

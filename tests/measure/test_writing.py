@@ -9,6 +9,7 @@ from tiny_llama import adapter, checkpoint
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from llama_bench.measure.evaluation import writing
 from llama_bench.measure.evaluation.generation import continue_text, merged
 from llama_bench.measure.evaluation.lm import CausalLM
 
@@ -86,14 +87,79 @@ def test_rows_that_are_done_leave(model, stop):
         assert own <= rows <= max(own, 2 * own - 1), (going, passed)
 
 
-def test_what_counts_new_tokens_counts_them_once(model):
+@pytest.mark.parametrize("least", [1, 6])
+def test_what_counts_new_tokens_counts_them_once(model, least):
     tokenizer = words()
     prompts = asked_of(random.Random(2))
-    settings = {"until": ["no such word"], "max_gen_toks": NEW, "min_new_tokens": 6}
+    settings = {"until": ["no such word"], "max_gen_toks": NEW, "min_new_tokens": least}
     found = continue_text(CausalLM(model, tokenizer), prompts, merged(settings, {}))
-    expected = [by_hand(model, tokenizer, prompt, "no such word", 6) for prompt in prompts]
+    expected = [by_hand(model, tokenizer, prompt, "no such word", least) for prompt in prompts]
     assert [text for text, _ in found] == [text for text, _ in expected]
-    assert {6 < length < NEW for _, length in expected} == {True, False}
+    assert {least < length < NEW for _, length in expected} == {True, False}
+
+
+def test_a_text_ends_with_the_tokenizers_end_and_with_the_models(model):
+    """A model tuned to chat may know one, its tokenizer the other."""
+    tokenizer = words()
+    prompts = asked_of(random.Random(3))
+    settings = merged({"max_gen_toks": NEW, "do_sample": False}, {})
+    lm = CausalLM(model, tokenizer)
+    expected = continue_text(lm, prompts, settings)
+    model.generation_config.eos_token_id = [4]
+    assert continue_text(lm, prompts, settings) == expected
+    tokenizer.eos_token = "3"
+    model.generation_config.eos_token_id = [2, 4]
+    assert continue_text(lm, prompts, settings) == expected
+    model.generation_config.eos_token_id = None
+    assert continue_text(lm, prompts, settings) != expected, "3 is no end here"
+
+
+def test_beams_of_the_models_own_settings_are_beams(model):
+    tokenizer = words()
+    prompts = asked_of(random.Random(4))
+    asked = {"until": ["7"], "max_gen_toks": NEW, "do_sample": False}
+    lm = CausalLM(model, tokenizer)
+    expected = continue_text(lm, prompts, merged(asked | {"num_beams": 3}, {}))
+    assert expected != continue_text(lm, prompts, merged(asked, {}))
+    model.generation_config.num_beams = 3
+    assert continue_text(lm, prompts, merged(asked, {})) == expected
+
+
+def test_tokens_are_passed_once_whatever_the_checkpoint_says_of_a_cache(model):
+    """Checkpoints of trainings that recompute activations say that there is none."""
+    model.generation_config.use_cache = model.config.use_cache = False
+    passed = []
+    model.register_forward_pre_hook(
+        lambda _, args, given: passed.append(given["input_ids"].shape[1]), with_kwargs=True
+    )
+    settings = merged({"max_gen_toks": NEW, "do_sample": False}, {})
+    continue_text(CausalLM(model, words()), asked_of(random.Random(5)), settings)
+    assert set(passed[1:]) == {1}
+
+
+def test_stop_strings_of_the_models_own_settings_end_a_text(prepared, tmp_path):
+    lm = adapter(checkpoint(tmp_path / "model", prepared))
+    prompts = [lm.encoding.encode(text) for text in ("import ", "def", "class ", "for ")]
+    asked = {"max_gen_toks": NEW, "do_sample": False}
+    expected = continue_text(lm, prompts, merged(asked | {"until": ["e"]}, {}))
+    free = continue_text(lm, prompts, merged(asked, {}))
+    lm.model.generation_config.stop_strings = ["e"]
+    found = continue_text(lm, prompts, merged(asked, {}))
+    assert found != free
+    assert [text.split("e")[0] for text, _ in found] == [text for text, _ in expected]
+
+
+@pytest.mark.parametrize("bos", ["once", "stock"])
+def test_an_answer_that_ends_within_a_character_keeps_the_prompt_out(shared, bos):
+    """Bytes that make no character are shown as such, all that stand together: those of the prompt
+    with them, were it not decoded by itself."""
+    lm = adapter(shared("models", "stories260K"))
+    lm.encoding.bos = bos
+    prompt = lm.encoding.encode("I have a \U0001f600")
+    part = lm.tokenizer.convert_tokens_to_ids(["<0xF0>", "<0x9F>"])
+    assert None not in part and lm.tokenizer.unk_token_id not in part
+    (text,) = writing._decoded(lm, [prompt], [part])
+    assert text == "\ufffd\ufffd"
 
 
 def test_what_is_drawn_is_not_left(prepared, tmp_path):

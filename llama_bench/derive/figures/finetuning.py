@@ -9,7 +9,8 @@ import seaborn as sns
 from llama_bench.derive.figures import drawing, labelled_data
 from llama_bench.derive.figures.drawing import Figure
 from llama_bench.derive.words import scores, show
-from llama_bench.derive.words.finetunings import RIGHT, Outcome, Tuning, in_part, tunings
+from llama_bench.derive.words.finetuned import Outcome
+from llama_bench.derive.words.finetunings import RIGHT, Tuning, in_part, tunings
 from llama_bench.derive.words.measured import Number
 from llama_bench.derive.words.scores import WIDTH
 
@@ -89,7 +90,8 @@ def _plain_baselines(ax, tuning: Tuning, outcomes: list[Outcome]) -> Iterator[st
     if tuning.metric == "acc" and any(o.frozen for o in outcomes):
         look = {"color": drawing.SOFT, "marker": "v", "ls": "--", "label": "frozen\nfeatures"}
         _points(ax, outcomes, lambda o: o.frozen, 0.94, **look)
-        yield "Frozen features: a logistic regression on the base’s mean hidden states."
+        few = " (of the items that fit the context)" if any(o.left_out for o in outcomes) else ""
+        yield f"Frozen features: a logistic regression on the base’s mean hidden states{few}."
     majority = [o.majority for o in outcomes if o.majority is not None]
     if majority and tuning.metric in RIGHT:
         ax.axhline(majority[0], **drawing.REFERENCE)

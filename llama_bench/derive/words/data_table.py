@@ -9,6 +9,8 @@ from llama_bench.derive.words.datatext import Gain, Text
 from llama_bench.derive.words.laddertext import seed_noise
 from llama_bench.derive.words.scores import WIDTH
 
+SAME = "the same text"
+
 
 def told(tables) -> dict[str, Any] | None:
     """{"words", "texts", "cleaning", "steps"}; None where there is one text, and it as it came."""
@@ -27,7 +29,7 @@ def told(tables) -> dict[str, Any] | None:
 
 def _texts(tables, known: list[Text]) -> list[dict[str, Any]]:
     against = {text.name: gained for text, gained in datatext.compared(tables)}
-    rows = []
+    rows, own = [], datatext.own_of(known)
     for text in known:
         counts = text.counts
         rows.append(
@@ -40,12 +42,26 @@ def _texts(tables, known: list[Text]) -> list[dict[str, Any]]:
                     show.binary(counts.get("bytes")),
                     show.exact(counts.get("tokens")),
                     show.exact(text.runs["unique_tokens"].max()),
-                    show.exact(counts.get("overlapping_documents")),
+                    show.exact(_dropped(text, own)),
                 ],
-                "against": _range(against[text.name]) if text.name in against else ("", ""),
+                "against": _against(text, own, against.get(text.name)),
             }
         )
     return rows
+
+
+def _dropped(text: Text, own: Text | None) -> float | None:
+    """Documents like held-out ones; of the study's own corpus they would be these themselves."""
+    return None if own and text.of_corpus(own) else text.counts.get("overlapping_documents")
+
+
+def _against(text: Text, own: Text | None, gained: list[Gain] | None) -> tuple[str, str]:
+    if gained is not None:
+        return _range(gained)
+    if own is None or text.prepare == own.prepare or not text.same(own):
+        return "", ""
+    idle = [step.replace("_", " ") for step in sorted({*text.steps} ^ {*own.steps})]
+    return SAME, f"{show.listed(idle)} changed nothing" if idle else ""
 
 
 def _range(gained: list[Gain]) -> tuple[str, str]:
@@ -81,15 +97,17 @@ def _steps(tables) -> dict[str, Any]:
     rows = []
     for step, more, less, gained in found:
         largest = {gain.model: gain for gain in gained}  # in order of budget: the last one stays
-        cells = [_gain(largest.get(model)) for model in models]
+        cells = [_gain(largest.get(model), more.same(less)) for model in models]
         step = step.replace("_", " ")
         rows.append({"step": step, "with": more.shown, "without": less.shown, "cells": cells})
     return {"models": models, "rows": rows, "error": error_words(tables)}
 
 
-def _gain(gain: Gain | None) -> tuple[str, str]:
+def _gain(gain: Gain | None, same: bool) -> tuple[str, str]:
     if gain is None:
         return show.NOTHING, ""
+    if same:
+        return SAME, "the step changed nothing"
     error = None if gain.error is None else WIDTH * gain.error
     return _signed(gain.difference, error), f"{show.short(gain.budget)} tokens"
 

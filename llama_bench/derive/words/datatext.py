@@ -23,19 +23,28 @@ COMMON = (
 
 @dataclass(frozen=True)
 class Text:
-    """One training text: what it was made from (`corpus`, a digest), the steps of its cleaning, its
-    counts and its trainings, of which `limit` is the length that was read where that is less than
-    there was. `name` is None for the study's own."""
+    """One training text: what it was made from (`corpus`, a digest), the steps of its cleaning and
+    those that changed it (`acting`), its counts and its trainings, of which `limit` is the length
+    that was read where that is less than there was. `name` is None for the study's own."""
 
     name: str | None
     corpus: str | None
     steps: tuple[str, ...]
+    acting: tuple[str, ...]
     counts: dict[str, Any]
     runs: Any
 
     @property
     def shown(self) -> str:
         return self.name or OWN
+
+    def of_corpus(self, other: Text) -> bool:
+        """Whether both were made from the same documents."""
+        return self.corpus is not None and self.corpus == other.corpus
+
+    def same(self, other: Text) -> bool:
+        """Whether both are the same tokens: what they were made from, and all that changed it."""
+        return self.of_corpus(other) and self.acting == other.acting
 
     @property
     def prepare(self) -> str:
@@ -67,7 +76,10 @@ def texts(tables) -> list[Text]:
         runs = runs.assign(limit=_limits(runs, counts.get("tokens")))
         own = runs["data"].isna().all()
         about = {"corpus": counts.get("corpus_sha256"), "counts": counts, "runs": runs}
-        found.append(Text(None if own else name, steps=tuple(steps["step"]), **about))
+        taken = ["documents_removed", "documents_changed", "bytes_removed"]
+        acting = steps.loc[steps[taken].ne(0).any(axis=1), "step"]
+        about |= {"steps": tuple(steps["step"]), "acting": tuple(acting)}
+        found.append(Text(None if own else name, **about))
     return sorted(found, key=lambda text: text.name is not None)
 
 
@@ -108,10 +120,16 @@ def _error(rows, noise: tuple[float, int] | None) -> float | None:
 def compared(tables) -> list[tuple[Text, list[Gain]]]:
     """Texts that hold something else than the study's own, with their loss less its loss."""
     known, noise = texts(tables), seed_noise(tables["ladder"])
-    if not known or known[0].name is not None:
+    own = own_of(known)
+    if own is None:
         return []
-    own, *rest = known
-    return [(text, gains(text, own, noise)) for text in rest if text.prepare != own.prepare]
+    others = [text for text in known if text.prepare != own.prepare and not text.same(own)]
+    return [(text, gains(text, own, noise)) for text in others]
+
+
+def own_of(known: list[Text]) -> Text | None:
+    """The study's own, where something was trained on it."""
+    return known[0] if known and known[0].name is None else None
 
 
 def steps(tables) -> list[tuple[str, Text, Text, list[Gain]]]:
@@ -130,8 +148,8 @@ def _step(more: Text, less: Text) -> str | None:
     """The one step that `more` has and `less` has not, the others being the same in order."""
     extra = [step for step in more.steps if step not in less.steps]
     rest = tuple(step for step in more.steps if step not in extra)
-    same = more.corpus is not None and more.corpus == less.corpus and rest == less.steps
-    return extra[0] if len(extra) == 1 and same else None
+    alike = more.of_corpus(less) and rest == less.steps
+    return extra[0] if len(extra) == 1 and alike else None
 
 
 def repetition(tables):

@@ -6,7 +6,8 @@ from typing import Any
 
 from llama_bench.derive.tables import main_metric
 from llama_bench.derive.words import answertext, finetunetext, scores, show, transfertext
-from llama_bench.derive.words.finetunings import Outcome, Tuning, tunings
+from llama_bench.derive.words.finetuned import Outcome
+from llama_bench.derive.words.finetunings import Tuning, tunings
 from llama_bench.derive.words.measured import Number
 
 SCORES_MEAN = (
@@ -49,16 +50,21 @@ def _task(tables, tuning: Tuning) -> dict[str, Any]:
 
 
 def _scores(outcome: Outcome) -> list[tuple[str, str]]:
-    majority = outcome.majority
     return [
         _plain(outcome.before),
         _plain(outcome.after),
         _gain(outcome.gain),
         _plain(outcome.zero),
         _gain(outcome.over_zero),
-        _plain(outcome.frozen),
-        (show.digits(majority), ""),
+        _baseline(outcome, _plain(outcome.frozen)[0], outcome.mean("frozen_items")),
+        _baseline(outcome, show.digits(outcome.majority), outcome.majority_items),
     ]
+
+
+def _baseline(outcome: Outcome, shown: str, items: float | None) -> tuple[str, str]:
+    """With the number of its items, where it is of fewer than the score."""
+    few = items is not None and items < outcome.items
+    return shown, f"of {show.exact(items)} of {show.exact(outcome.items)} items" if few else ""
 
 
 def _plain(number: Number | None) -> tuple[str, str]:

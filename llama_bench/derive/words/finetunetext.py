@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llama_bench.derive.words import answertext, finetunecourse, finetunings, scores, show
-from llama_bench.derive.words.finetunings import RIGHT, Outcome, Tuning
-from llama_bench.derive.words.measured import Number, less, trend
+from llama_bench.derive.words.finetuned import Outcome
+from llama_bench.derive.words.finetunings import RIGHT, Tuning
+from llama_bench.derive.words.measured import Number, trend
 from llama_bench.derive.words.scores import WIDTH
 
 
@@ -113,7 +114,7 @@ def _frozen(tuning: Tuning) -> Iterator[str]:
     said = []
     for method, outcomes in tuning.by_method.items():
         told = [o for o in outcomes if o.after and o.frozen and tuning.metric == "acc"]
-        differences = [less(o.after, o.frozen) for o in told]
+        differences = [tuning.over_frozen(outcome) for outcome in told]
         if told:
             begun = f"Fine-tuning ({method}) less that is {differences[-1].signed} there"
             said.append((told[-1], f"{begun}. {_verdict(differences, 'than that')}"))
@@ -143,15 +144,22 @@ def _majority(tuning: Tuning) -> Iterator[str]:
 
 
 def _other_items(tuning: Tuning) -> Iterator[str]:
-    cut = [o for o in tuning.whole if o.of_other_items]
-    if cut:
-        most = show.exact(max(o.mean("test_left_out") for o in cut))
-        yield (
-            f"Up to {most} test examples are longer than the context (at "
-            f"{show.listed(dict.fromkeys(o.model for o in cut))}): scores are of all, cut from the "
-            "left; losses are of the others alone, and what frozen features and the commonest "
-            "answer give, being of those too, is not compared there."
-        )
+    cut = [o for o in tuning.whole if o.left_out]
+    if not cut:
+        return
+    few = ["losses"]
+    few += ["frozen features"] if any(o.frozen for o in cut) else []
+    few += ["the commonest answer"] if any(o.majority_items < o.items for o in cut) else []
+    held = (
+        " A score is called better or worse than such a baseline only where it is so whatever the "
+        "baseline answers on the rest."
+    )
+    yield (
+        f"Up to {show.exact(max(o.left_out for o in cut))} of "
+        f"{show.exact(max(o.items for o in cut))} test examples are longer than the context (at "
+        f"{show.listed(dict.fromkeys(o.model for o in cut))}): scores are of all, cut from the "
+        f"left; {show.listed(few)} are of the others alone.{held if few[1:] else ''}"
+    )
 
 
 def _by_size(method: str, outcomes: list[Outcome]) -> Iterator[str]:

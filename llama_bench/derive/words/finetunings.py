@@ -9,62 +9,17 @@ that over items (the seeds answer the same ones) and that between seeds together
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llama_bench.derive.tables import gains
 from llama_bench.derive.words import show
-from llama_bench.derive.words.measured import Number, share
-from llama_bench.derive.words.scores import companion, interval, telling
+from llama_bench.derive.words.finetuned import Outcome
+from llama_bench.derive.words.measured import Number, less
+from llama_bench.derive.words.scores import WIDTH, companion, interval, telling
 
 METHODS = ("full", "lora")  # in the order in which they are told
 RIGHT = ("acc", "exact_match")  # metrics that count right answers, as the majority's share does
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One model, fine-tuned by one method on `fraction` of the data: the main score after it, and
-    what that is held against. `runs` are its rows of `finetunings`."""
-
-    model: str
-    params: float
-    origin: str
-    method: str
-    fraction: float
-    runs: Any
-    after: Number | None
-    before: Number | None
-    zero: Number | None
-    gain: Number | None
-    over_zero: Number | None
-
-    def mean(self, column: str) -> float | None:
-        found = self.runs[column].mean()
-        return None if show.absent(found) else float(found)
-
-    @property
-    def of_other_items(self) -> bool:
-        """Whether scores are of more test items than what is beside them: those too long for the
-        context are cut there, and here left out."""
-        return (self.mean("test_left_out") or 0) > 0
-
-    @property
-    def frozen(self) -> Number | None:
-        """Its error is that of a share of items; None where those are not the score's."""
-        if self.of_other_items:
-            return None
-        return share(self.mean("frozen_accuracy"), self.mean("frozen_items"))
-
-    @property
-    def forgotten(self) -> float | None:
-        """How far bits per byte of the corpus rose."""
-        ends = [self.mean(f"forgetting_bits_per_byte_{when}") for when in ("before", "after")]
-        return None if None in ends else ends[1] - ends[0]
-
-    @property
-    def majority(self) -> float | None:
-        """None where its items are not the score's."""
-        return None if self.of_other_items else self.mean("majority_accuracy")
 
 
 @dataclass(frozen=True)
@@ -120,12 +75,21 @@ class Tuning:
 
     def over_majority(self, outcome: Outcome) -> Number:
         """The score less the share that always giving the commonest answer has right; apart where
-        the score's interval leaves that out."""
+        the score's interval leaves that out, whatever it is on items that it is not known of."""
         after, majority = outcome.after, outcome.majority
-        items = outcome.mean("test_examples")
-        low, high = interval(self.metric, after.value, after.error, items) or (-math.inf, math.inf)
-        apart = not low <= majority <= high
+        ends = interval(self.metric, after.value, after.error, outcome.items)
+        low, high = ends or (-math.inf, math.inf)
+        off = outcome.beyond(outcome.majority_items)
+        apart = not low - off <= majority <= high + off
         return Number(after.value - majority, after.error, apart=apart)
+
+    def over_frozen(self, outcome: Outcome) -> Number:
+        """The score less that of the frozen features, not paired; apart where it is, whatever
+        these would answer on items that they were not asked."""
+        found = less(outcome.after, outcome.frozen)
+        error = math.inf if found.error is None else found.error
+        off = outcome.beyond(outcome.mean("frozen_items"))
+        return replace(found, apart=abs(found.value) > WIDTH * error + off)
 
     def figure(self, what: str) -> str:
         """A figure's name, which is a file's too."""
@@ -171,9 +135,16 @@ def _tuning(tables, name: str, metric: str | None = None) -> Tuning:
     compared = compared[(compared["finetune"] == name) & (compared["suite"] == name)]
     mine = (scores[scores["metric"] == metric], compared[compared["metric"] == metric])
     zero = runs["from_zero"].notna()
+    labels = tables["labels"]
+    shares = _label_shares(labels[(labels["finetune"] == name) & (labels["part"] == "test")])
     keys = ["parameters_without_embeddings", "model", "method", "fraction"]
-    outcomes = [_outcome(*key, rows, *mine) for key, rows in runs[~zero].groupby(keys)]
+    outcomes = [_outcome(*key, rows, *mine, shares) for key, rows in runs[~zero].groupby(keys)]
     return Tuning(name, task, metric, parts, tuple(outcomes), runs[zero])
+
+
+def _label_shares(labels) -> dict[str, float]:
+    counts = labels.groupby("label")["examples"].sum()
+    return dict(counts / counts.sum())
 
 
 def _largest(runs):
@@ -183,7 +154,7 @@ def _largest(runs):
     return runs[(runs["budget"] == most) | runs["budget"].isna()]
 
 
-def _outcome(params, model, method, fraction, runs, scores, compared) -> Outcome:
+def _outcome(params, model, method, fraction, runs, scores, compared, shares) -> Outcome:
     budget = runs["budget"].iloc[0]
     scores = scores[scores["model"] == model]
     zero = scores[(scores["fraction"] == fraction) & scores["from_zero"].notna()]
@@ -207,6 +178,7 @@ def _outcome(params, model, method, fraction, runs, scores, compared) -> Outcome
         zero=_number(zero, "value"),
         gain=_number(compared[compared["against"] == gains.BEFORE], "difference"),
         over_zero=_number(compared[compared["against"] == gains.FROM_ZERO], "difference"),
+        label_shares=shares,
     )
 
 

@@ -63,8 +63,9 @@ class AnsweringLM(LM):
         `new` tokens were not enough for it."""
 
     @abstractmethod
-    def prompt_batches(self, numbers: list[int], prompts: list) -> Iterator[list[int]]:
-        """The numbers of the prompts, longest first, in parts that are written at once."""
+    def prompt_batches(self, numbers: list[int], prompts: list, new: int) -> Iterator[list[int]]:
+        """The numbers of the prompts, longest first, in parts that are written at once, with as
+        many as `new` tokens each."""
 
     @property
     def tokenizer_name(self) -> str:
@@ -110,7 +111,7 @@ class AnsweringLM(LM):
         for numbers in kinds.values():
             settings = merged(requests[numbers[0]].args[1], self.settings)
             numbers.sort(key=lambda number: -len(prompts[number]))
-            for batch in self.prompt_batches(numbers, prompts):
+            for batch in self.prompt_batches(numbers, prompts, settings["max_gen_toks"]):
                 asked = [prompts[number] for number in batch]
                 texts = in_halves(
                     lambda some, kind=settings: continue_text(self, some, kind), asked

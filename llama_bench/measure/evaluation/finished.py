@@ -28,13 +28,15 @@ PARTS = ("results", "configs", "versions", "n-shot", "higher_is_better", "n-samp
 
 @dataclass
 class Finished:
-    """Rows of one task (or of groups), lm-eval's own result without its samples, and the items."""
+    """Rows of one task (or of groups), lm-eval's own result without its samples, and the items;
+    `failed` are metrics that it should have and has not."""
 
     items: pa.Table
     scores: list[dict] = field(default_factory=list)
     answers: list[dict] = field(default_factory=list)
     constructions: list[dict] = field(default_factory=list)
     own: dict = field(default_factory=dict)
+    failed: list[dict] = field(default_factory=list)
 
 
 class Kept:

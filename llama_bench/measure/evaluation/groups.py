@@ -141,18 +141,13 @@ def _rows(group: Group, own: dict, finished: dict[str, Finished]) -> list[dict]:
         "shots": own["n-shot"].get(group.name),
         **{kind: sum(row[kind] for row in firsts) for kind in COUNTED},
     }
-    found = []
+    found, told = [], _told(group, finished)
     first = group.aggregate_metric_list[0].metric if group.has_aggregation else None
     for key, value in values.items():
         if math.isnan(value):
             continue
         metric, _, filtered = key.partition(",")
-        mine = [
-            row
-            for part in parts
-            for row in part.scores
-            if (row["metric"], row["filter"]) == (metric, filtered)
-        ]
+        mine = [rows[key] for rows in told.values() if key in rows]
         errors = [(row["value"], row["standard_error"], row["items"]) for row in mine]
         found.append(
             {
@@ -173,7 +168,8 @@ def _rows(group: Group, own: dict, finished: dict[str, Finished]) -> list[dict]:
 def _valueless(group: Group, finished: dict[str, Finished]) -> Iterator[dict]:
     """Rows of `failed`: the group's metrics of which some of its tasks have no value."""
     parts = {leaf.task_name: finished[leaf.task_name].scores for leaf in group.get_all_tasks()}
-    for key, value in _mean_of(group, finished, "value").items():
+    means = _mean_of(group, finished, "value")
+    for key, value in means.items():
         if math.isnan(value):
             without = [
                 name
@@ -183,16 +179,36 @@ def _valueless(group: Group, finished: dict[str, Finished]) -> Iterator[dict]:
             metric = key.partition(",")[0]
             reason = f"no {metric} of the group, for there is none of {', '.join(without)}"
             yield {"task": group.name, "status": "failed", "reason": reason}
+    known = {key.partition(",")[0] for key in means}
+    for metric in dict.fromkeys(asked.metric for asked in group.aggregate_metric_list or ()):
+        if metric not in known:
+            reason = f"no {metric} of the group: none of its tasks has it"
+            yield {"task": group.name, "status": "failed", "reason": reason}
+
+
+def _told(group: Group, finished: dict[str, Finished]) -> dict[str, dict[str, dict]]:
+    """By task of the group, its rows by lm-eval's "metric,filter". Of a metric that some tasks list
+    and others have from us alone, those that list it count, as they do in lm-eval."""
+    names = dict.fromkeys(leaf.task_name for leaf in group.get_all_tasks())
+    listed = {name: set(finished[name].own["results"][name]) for name in names}
+    somewhere = set().union(*listed.values())
+    found = {}
+    for name in names:
+        rows = {f"{row['metric']},{row['filter']}": row for row in finished[name].scores}
+        found[name] = {
+            key: row for key, row in rows.items() if key in listed[name] or key not in somewhere
+        }
+    return found
 
 
 def _mean_of(group: Group, finished: dict[str, Finished], column: str) -> dict[str, float]:
     """A column of its tasks' rows, weighted as the group says, by lm-eval's "metric,filter"; NaN
     where one of them has none."""
     metrics = {}
-    for name, task in finished.items():
-        rows = {f"{row['metric']},{row['filter']}": row[column] for row in task.scores}
-        metrics[name] = {key: math.nan if value is None else value for key, value in rows.items()}
-        metrics[name]["sample_len"] = task.own["results"][name].get("sample_len", 0)
+    for name, rows in _told(group, finished).items():
+        values = {key: row[column] for key, row in rows.items()}
+        metrics[name] = {key: math.nan if value is None else value for key, value in values.items()}
+        metrics[name]["sample_len"] = finished[name].own["results"][name].get("sample_len", 0)
     return {
         key: value
         for key, value in group.aggregate(metrics).items()

@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         ("prompt_hash", pa.string()),
         ("prompt", pa.string()),
         ("text", pa.string()),
+        ("written", pa.list_(pa.string())),
         ("characters", pa.int32()),
         ("bytes", pa.int64()),
         ("log_likelihood", pa.float64()),
@@ -72,6 +73,7 @@ def _rows(name: str, sample: dict, item, remarks: Remarks) -> list[dict]:
         key = (name, sample["doc_id"], choice)
         row = {**about, "choice": choice, "reason": remarks.reasons.get(key)}
         row |= _answer(sample["arguments"][choice], answer, remarks.scored_bytes.get(key))
+        row["written"] = _written(sample["resps"][choice], answer)
         if item is not None and choice < len(item.choices):
             row["gold"] = choice in item.gold if item.gold else None
             row["characters"] = len(item.choices[choice])
@@ -94,6 +96,12 @@ def _answer(asked: tuple, answer, scored_bytes: int | None) -> dict:
     if math.isfinite(likelihood):
         row["log_likelihood"] = float(likelihood)
     return row
+
+
+def _written(given: list, answer) -> list[str] | None:
+    """What the model wrote, once for every repeat, where a filter has made another text of it."""
+    texts = all(isinstance(each, str) for each in given)
+    return list(given) if texts and given != [answer] else None
 
 
 def _target(target) -> str:

@@ -134,9 +134,10 @@ class CausalLM(AnsweringLM):
     def write(self, prompts: list[list[int]], new: int, stops: list[str], **settings) -> Texts:
         return writing.written(self, prompts, new, stops, **settings)
 
-    def prompt_batches(self, numbers: list[int], prompts: list) -> Iterator[list[int]]:
-        most, _, _ = self._room
-        many = self.most_rows or max(1, 8 * most // len(prompts[numbers[0]]))
+    def prompt_batches(self, numbers: list[int], prompts: list, new: int) -> Iterator[list[int]]:
+        most, held, _ = self._room
+        longest = len(prompts[numbers[0]])
+        many = self.most_rows or max(1, min(8 * most // longest, held // (longest + new)))
         return (numbers[first : first + many] for first in range(0, len(numbers), many))
 
 

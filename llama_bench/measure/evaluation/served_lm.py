@@ -75,7 +75,7 @@ class ServedLM(AnsweringLM):
         choices = sorted(self.server.ask(asked)["choices"], key=lambda choice: choice["index"])
         return [(choice["text"], choice.get("finish_reason") == "length") for choice in choices]
 
-    def prompt_batches(self, numbers: list[int], prompts: list) -> Iterator[list[int]]:
+    def prompt_batches(self, numbers: list[int], prompts: list, new: int) -> Iterator[list[int]]:
         many = self.most_rows
         return (numbers[first : first + many] for first in range(0, len(numbers), many))
 

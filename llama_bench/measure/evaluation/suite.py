@@ -55,6 +55,7 @@ def ask(
                 kept.save(leaf.asked, found)
         if found is not None:
             finished[name] = found
+            failed += found.failed
         elif row["status"] == _LATER:
             out_of_reach.append(f"{name} ({row['reason']})")
         else:
@@ -181,4 +182,5 @@ def _answer(lm, spec: EvaluateSpec, leaf: Leaf) -> Finished:
         answers=scores.answers(answered, tasks, remarks),
         constructions=scores.constructions(answered, tasks, remarks),
         own=records.finite(own),
+        failed=task_errors.without_value(leaf.task_name, task, own["results"][leaf.task_name]),
     )

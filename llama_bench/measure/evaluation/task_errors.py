@@ -11,6 +11,7 @@ import sysconfig
 import traceback
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import lm_eval
 from lm_eval.api.registry import metric_registry
@@ -76,6 +77,24 @@ def refuse_lost_answer(task: Task) -> None:
     if not any(word in task.doc_to_choice(doc) for doc in task.eval_docs):
         said = unknown(word, task.features, "column")
         raise ValueError(f"doc_to_target: {said}. It is none of the choices either")
+
+
+def without_value(name: str, task: Task, results: dict[str, Any]) -> list[dict[str, str]]:
+    """Rows of `failed`: metrics that the task's file lists, and lm-eval's `results` do not have.
+    It leaves out in silence what it does not know, or what an output_type does not give."""
+    known, found = {key.partition(",")[0] for key in results}, []
+    for listed in task.config.metric_list or ():
+        metric = getattr(listed["metric"], "__name__", listed["metric"])
+        if metric in known or metric == "bypass":
+            continue
+        why = f"the task's output_type, {task.OUTPUT_TYPE}, has none"
+        if task.config.process_results:
+            why = "the task's process_results give none"
+        elif metric not in metric_registry:
+            why = unknown(metric, list(metric_registry), "metric")
+        reason = f"no value of {metric}, which metric_list asks for: {why}"
+        found.append({"task": name, "status": "failed", "reason": reason})
+    return found
 
 
 def cause(error: BaseException) -> BaseException:

@@ -23,14 +23,15 @@ from llama_bench.records import Refusal
 from llama_bench.sections.generation import OF_SAMPLING
 
 Texts = list[tuple[str, bool]]  # each with whether it was cut: more would have followed
-# what a model's own settings of generation, or a task's, may hold without counting new tokens or
-# tying rows to each other: such a text is the same in one pass and in several
+# settings that count no new tokens and tie no rows to each other: such a text is the same in one
+# pass and in several
 OF_ANY_PASS = {
     *("do_sample", *OF_SAMPLING),  # nothing is drawn
-    *("repetition_penalty", "no_repeat_ngram_size", "max_length"),
-    *("bos_token_id", "eos_token_id", "pad_token_id", "transformers_version"),
+    *("repetition_penalty", "no_repeat_ngram_size", "max_length", "use_cache"),
+    *("length_penalty", "early_stopping"),  # of beams
+    *("bos_token_id", "eos_token_id", "pad_token_id", "transformers_version", "_from_model_config"),
 }
-IDLE = (None, False, 0, 1)  # ... as in `num_beams: 1`
+OF_ONE = {"num_beams", "num_beam_groups", "num_return_sequences"}  # idle where they are 1
 
 
 class Ends(StoppingCriteria):
@@ -74,21 +75,36 @@ class Finite(LogitsProcessor):
 @torch.inference_mode()
 def written(lm, prompts: list[list[int]], new: int, stops: list[str], **settings) -> Texts:
     """At most `new` tokens after each prompt, as text, the stop string still in it, and whether it
-    goes on: none of them ends a text."""
-    ends = settings.get("eos_token_id", lm.model.generation_config.eos_token_id)
-    ends = set(ends if isinstance(ends, list) else [ends])
-    answers = _answers(lm, prompts, new, stops, ends, settings)
+    goes on: none of them ends a text.
+
+    What settings leave open is as the model's own generation config says. A text ends with that
+    one's EOS, and with the tokenizer's: of models tuned to chat they can be two.
+    """
+    own = lm.model.generation_config
+    settings = {"eos_token_id": _ids(own.eos_token_id, lm.tokenizer.eos_token_id), **settings}
+    if len(parts(lm.model)) == 1:
+        settings = {"use_cache": True, **settings}  # whatever it was trained with
+    said = own.to_diff_dict() | settings
+    answers = _answers(lm, prompts, new, stops, said, settings)
     texts = _decoded(lm, prompts, answers)
+    ends = set(_ids(said["eos_token_id"]) or ())
     return [
         (text, len(answer) == new and ends.isdisjoint(answer))
         for text, answer in zip(texts, answers, strict=True)
     ]
 
 
+def _ids(*given: int | list[int] | None) -> list[int] | None:
+    """Each id once; None where there is none."""
+    found = [each if isinstance(each, list) else [each] for each in given if each is not None]
+    return sorted({number for numbers in found for number in numbers}) or None
+
+
 def _answers(
-    lm, prompts: list[list[int]], new: int, stops: list[str], last: set[int], settings: dict
+    lm, prompts: list[list[int]], new: int, stops: list[str], said: dict, settings: dict
 ) -> list[list[int]]:
-    """The new tokens of each prompt, to its end."""
+    """The new tokens of each prompt, to its end; `said` is what holds, of which `settings` are
+    passed on."""
     length, device = max(map(len, prompts)), lm.model.device
     pad = lm.tokenizer.pad_token_id
     pad = pad if pad is not None else lm.encoding.start
@@ -97,10 +113,11 @@ def _answers(
     ids, cache = torch.tensor(ids, device=device), None
     places = torch.arange(length + new, device=device)
     seen = (places >= torch.tensor(before, device=device)[:, None]).long()
-    leaves, beams = _in_several_passes(lm.model, settings), settings.get("num_beams", 1) > 1
+    leaves, beams = _in_several_passes(lm.model, said), (said.get("num_beams") or 1) > 1
+    last = set(_ids(said["eos_token_id"]) or ()) if leaves else set()
     rows, answers = list(range(len(prompts))), [[]] * len(prompts)
     while rows:
-        stop = Ends(lm.tokenizer, stops, length, last if leaves else set(), leaves, beams)
+        stop = Ends(lm.tokenizer, stops, length, last, leaves, beams)
         out = lm.model.generate(
             input_ids=ids,
             attention_mask=seen[:, : ids.shape[1]],
@@ -109,6 +126,7 @@ def _answers(
             logits_processor=LogitsProcessorList([Finite()]),
             stopping_criteria=StoppingCriteriaList([stop] if stops or leaves else []),
             pad_token_id=pad,
+            tokenizer=lm.tokenizer,  # for stop strings of the generation config
             return_dict_in_generate=True,
             **settings,
         )
@@ -125,10 +143,13 @@ def _answers(
     return answers
 
 
-def _in_several_passes(model, settings: dict) -> bool:
+def _in_several_passes(model, said: dict) -> bool:
     """Whether a text is the same when it is left and taken up again with the rows that go on."""
-    said = model.generation_config.to_diff_dict() | settings
-    bound = [key for key in set(said) - OF_ANY_PASS if said[key] not in IDLE]
+    bound = [
+        key
+        for key in set(said) - OF_ANY_PASS
+        if said[key] not in (None, False) and not (key in OF_ONE and said[key] == 1)
+    ]
     greedy = not said.get("do_sample") and not bound
     return greedy and len(parts(model)) == 1 and is_plain(model)
 
@@ -141,4 +162,9 @@ def _decoded(lm, prompts: list[list[int]], answers: list[list[int]]) -> list[str
     whole = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     starts = tokenizer.batch_decode(prompts, skip_special_tokens=True)
     ends = tokenizer.batch_decode(whole, skip_special_tokens=True)
-    return [text[len(start) :] for start, text in zip(starts, ends, strict=True)]
+    return [
+        text[len(start) :]
+        if text.startswith(start)
+        else tokenizer.decode(answer, skip_special_tokens=True)
+        for start, text, answer in zip(starts, ends, answers, strict=True)
+    ]
