@@ -23,6 +23,12 @@ def local(prepared, tmp_path_factory):
     return checkpoint(tmp_path_factory.mktemp("model") / "checkpoint", prepared)
 
 
+@pytest.fixture(params=["drawn", "stories260K"])
+def model_folder(request, local, shared):
+    """A model that is drawn, and a real one, whose window is as long."""
+    return local if request.param == "drawn" else shared("models", request.param)
+
+
 @pytest.fixture(scope="module")
 def lm(local):
     return adapter(local)
@@ -125,14 +131,14 @@ def test_a_token_across_the_border_is_scored_whole(lm):
     assert not lm.remarks.reasons
 
 
-def test_one_request_that_cannot_be_scored_leaves_the_others(local):
-    lm = adapter(local)
+def test_one_request_that_cannot_be_scored_leaves_the_others(model_folder):
+    lm = adapter(model_folder)
     endless = " value" * CONTEXT
     answers = lm.loglikelihood(
         ask("loglikelihood", ("import os", ""), ("import ", "sys"), ("import ", endless), task="x")
     )
     assert answers[0] == answers[2] == (-math.inf, False)
-    assert answers[1] == adapter(local).loglikelihood(ask("loglikelihood", ("import ", "sys")))[0]
+    assert answers[1] == adapter(model_folder).loglikelihood(ask("loglikelihood", ("import ", "sys")))[0]
     assert lm.remarks.counts["unscored"] == {"x": 2}
     reasons = {doc: reason for (_, doc, _), reason in lm.remarks.reasons.items()}
     assert "nothing" in reasons[0] and f"window {CONTEXT}" in reasons[2]
@@ -171,15 +177,15 @@ print(json.dumps([answers, lm.passes - passes, lm.fitted - passes]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own limit is Linux's")
-def test_a_pass_that_does_not_fit_is_halved_and_nothing_is_lost(local):
+def test_a_pass_that_does_not_fit_is_halved_and_nothing_is_lost(model_folder):
     """The kernel refuses memory to a process of its own; all requests are answered all the same."""
-    command = [sys.executable, "-c", CRAMPED, str(local)]
+    command = [sys.executable, "-c", CRAMPED, str(model_folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     answers, passes, fitted = json.loads(done.stdout.splitlines()[-1])
     assert passes > fitted > 1  # it would be one pass
     texts = [(f"x{n} = {n}\n" * 50,) for n in range(40)]
-    free = adapter(local).loglikelihood_rolling(ask("loglikelihood_rolling", *texts))
+    free = adapter(model_folder).loglikelihood_rolling(ask("loglikelihood_rolling", *texts))
     assert answers == pytest.approx(free, rel=1e-5)
 
 
@@ -244,8 +250,8 @@ def test_work_that_fails_for_another_reason_is_not_repeated():
     assert tried == [3]
 
 
-def test_a_tokenizer_without_a_pad_token_is_padded_all_the_same(local):
-    lm = adapter(local)
+def test_a_tokenizer_without_a_pad_token_is_padded_all_the_same(model_folder):
+    lm = adapter(model_folder)
     lm.tokenizer.pad_token = None
     assert lm.tokenizer.pad_token_id is None
     settings = {"until": ["\n"], "do_sample": False, "max_gen_toks": 6}
@@ -310,9 +316,9 @@ def test_own_settings_go_before_the_tasks_in_whichever_spelling():
 
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.7}, {"num_beams": 2}])
-def test_a_model_that_gives_no_numbers_writes_nothing(local, settings):
+def test_a_model_that_gives_no_numbers_writes_nothing(model_folder, settings):
     """Finite weights whose logits are NaN: an infinite norm times zero."""
-    lm = adapter(local)
+    lm = adapter(model_folder)
     with torch.no_grad():
         lm.model.model.norm.weight.fill_(3e38)
     with pytest.raises(Refusal, match="not finite") as caught:
@@ -351,8 +357,8 @@ def test_prompts_take_the_form_of_the_models_own_template(local):
     assert lm.apply_chat_template(talk) == "<user>be brief\n\nhello<model>"
 
 
-def test_a_long_context_loses_its_beginning(local):
-    lm = adapter(local)
+def test_a_long_context_loses_its_beginning(model_folder):
+    lm = adapter(model_folder)
     context = "".join(f"line {n}\n" for n in range(CONTEXT))
     whole, stem = lm.encoding.encode(context + "end"), lm.encoding.encode(context.rstrip())
     ((total, _),) = lm.loglikelihood(ask("loglikelihood", (context, "end")))
