@@ -138,7 +138,8 @@ def test_one_request_that_cannot_be_scored_leaves_the_others(model_folder):
         ask("loglikelihood", ("import os", ""), ("import ", "sys"), ("import ", endless), task="x")
     )
     assert answers[0] == answers[2] == (-math.inf, False)
-    assert answers[1] == adapter(model_folder).loglikelihood(ask("loglikelihood", ("import ", "sys")))[0]
+    alone = adapter(model_folder).loglikelihood(ask("loglikelihood", ("import ", "sys")))
+    assert answers[1] == alone[0]
     assert lm.remarks.counts["unscored"] == {"x": 2}
     reasons = {doc: reason for (_, doc, _), reason in lm.remarks.reasons.items()}
     assert "nothing" in reasons[0] and f"window {CONTEXT}" in reasons[2]
