@@ -29,23 +29,28 @@ class UserError(ValueError):
 
 
 _SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
-_NUMBER = re.compile(r"([+-]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([kKMmBbGgTt]?)")
-
+# Commas stand before groups of three digits, the first beginning with no 0; others are decimal.
+_GROUPS = r"[1-9]\d{0,2}(?:,\d{3})+"
+_NUMBER = re.compile(
+    rf"([+-]?(?:(?:{_GROUPS}|\d[\d_]*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*([kKMmBbGgTt]?)"
+)
 
 _COUNTS = "8, 250k, 0.5M or 2e6"
 _REALS = "5, 0.5 or 3e-4"
 
 
 def number(value: Any, such_as: str = _REALS) -> float:
-    """`3e-4`, "3e-4", 2_000_000, "2e6", "0.5M", "250k": one number. Raises ValueError, with
-    examples of right ones."""
+    """`3e-4`, "3e-4", 2_000_000, "2,000,000", "2e6", "0.5M", "250k": one number. Raises
+    ValueError, with examples of right ones."""
     if isinstance(value, bool) or value is None:
         raise ValueError(f"{value!r} is not a number; write for example {such_as}")
     if isinstance(value, (int, float)):
         return value
     match = _NUMBER.fullmatch(str(value).strip())
     if match is None:
-        raise ValueError(f"{value!r} is not a number; write for example {such_as}")
+        comma = isinstance(value, str) and "," in value
+        marks = ": a comma marks thousands (1,000), a point decimals" if comma else ""
+        raise ValueError(f"{value!r} is not a number{marks}; write for example {such_as}")
     digits, suffix = match.groups()
     scale = _SUFFIXES[suffix.lower() if suffix in "kK" else suffix.upper()]
     return float(digits.replace("_", "").replace(",", "")) * scale

@@ -19,6 +19,8 @@ class Thing(Base):
         ("0.5M", 500_000),
         ("2_000_000", 2_000_000),
         ("2,000,000", 2_000_000),
+        ("1,000", 1_000),
+        ("12,345.6k", 12_345_600),
         ("2e6", 2_000_000),
         (2e6, 2_000_000),
         ("250k", 250_000),
@@ -36,6 +38,17 @@ def test_counts_in_any_usual_spelling(written, meant):
 )
 def test_what_is_no_count_is_refused(written):
     with pytest.raises(ValidationError):
+        Thing(size=written)
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["4,1", "3,5071", "1,5M", "0,125", "1,00,000", "1000,000", "2,_000", "1,000,00", "3,"],
+)
+def test_a_comma_that_marks_no_thousands_is_refused(written):
+    with pytest.raises(ValueError, match=r"a comma marks thousands .1,000., a point decimals"):
+        number(written)
+    with pytest.raises(ValidationError, match="a comma marks thousands"):
         Thing(size=written)
 
 

@@ -11,11 +11,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from llama_bench import records
 from llama_bench.derive.allocation import best_split, optimum_fit
-from llama_bench.derive.fitting import families, fitted_parameters, fresh_studies, runs_table
+from llama_bench.derive.fitting import (
+    families,
+    fitted_parameters,
+    fresh_studies,
+    runs_table,
+    table_file,
+)
 from llama_bench.derive.fitting.fit_settings import FitSettings, parse
 from llama_bench.derive.fitting.methods import status_of
 from llama_bench.derive.fitting.runs_table import Table
@@ -32,7 +39,7 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
     families.known(content) if content["law"] != "auto" else choice.known(content)
     if len(inputs) != 1:
         raise UserError(f"fit: one table of runs is needed, {len(inputs)} given")
-    frame = runs_table.read(inputs[0])
+    frame = table_file.read(inputs[0])
     fit = _of_no_run(frame, content) or fit_table(frame, content, source=str(inputs[0]))
     write(output, json.dumps(fit, indent=1, allow_nan=False) + "\n")
     known = {n: e["value"] for n, e in fit["parameters"].items() if e["value"] is not None}
@@ -78,7 +85,7 @@ def fit_table(
         settings = settings.model_dump()
     if settings["law"] == "auto":
         return choice.fitted(frame, settings, source)
-    family, chosen = families.known(_with_ends(settings, frame))
+    family, chosen = families.known(_with_ends(settings, frame, source))
     head = {"schema": SCHEMA, "law": chosen.law, "settings": chosen.model_dump(mode="json")}
     table = runs_table.checked(frame, family.columns(chosen), chosen.missing, source)
     if family.optima is not None:
@@ -88,13 +95,15 @@ def fit_table(
     return records.finite(head | made | counting.content(frame, family, chosen, source))
 
 
-def _with_ends(settings: dict, frame: pd.DataFrame) -> dict:
+def _with_ends(settings: dict, frame: pd.DataFrame, source: str) -> dict:
     """Where a law of accuracy leaves its ends to be fitted and the table says what they are."""
     found = {}
-    for end in ("chance", "ceiling") if settings["law"] in ("direct", "two_step") else ():
-        known = frame[end] if end in frame.columns else pd.Series(dtype=float)
-        if settings.get(end) is None and known.notna().all() and known.nunique() == 1:
-            found[end] = float(known.iloc[0])
+    for end in runs_table.ENDS if settings["law"] in ("direct", "two_step") else ():
+        if settings.get(end) is not None or end not in frame.columns:
+            continue
+        known = np.unique(runs_table.numbers(frame, end, source))
+        if len(known) == 1 and np.isfinite(known[0]):
+            found[end] = float(known[0])
     return settings | found
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from llama_bench.derive.allocation import optimum_fit
 from llama_bench.derive.fit import SCHEMA, write
-from llama_bench.derive.fitting import families, runs_table
+from llama_bench.derive.fitting import families, runs_table, table_file
 from llama_bench.derive.fitting.methods import Single
 from llama_bench.fields import UserError
 
@@ -30,7 +30,7 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
     if len(inputs) != 1:
         raise UserError(f"predict: one table of points is needed, {len(inputs)} given")
     fit = read_fit(Path(spec))
-    table = predict_table(fit, runs_table.read(inputs[0]), source=str(inputs[0]))
+    table = predict_table(fit, table_file.read(inputs[0]), source=str(inputs[0]))
     write(output, table.to_csv(index=False))
 
 
@@ -59,14 +59,14 @@ def predict_table(
     result = points.reset_index(drop=True).copy()
     levels = sorted(levels)
     if family.optima is not None:
-        table = runs_table.checked(points, ["flops"], "error", source, single=False)
+        table = runs_table.checked(points, ["flops"], source=source, points=True)
         found = _nothing(len(result), levels)
         if fit["predict"] is not None:
             found = optimum_fit.columns(fit, table, levels, lambda test: _tested(test, levels))
     else:
         method = family.method(settings)
         needs = method.columns[:-1] if isinstance(method, Single) else method.first.needs
-        table = runs_table.checked(points, needs, "error", source, single=False)
+        table = runs_table.checked(points, needs, source=source, points=True)
         found = _nothing(len(result), levels)
         if fit["predict"] is not None:
             found = _columns(fit, method, table, levels)

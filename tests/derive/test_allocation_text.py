@@ -66,6 +66,7 @@ def test_a_law_without_a_best_size_says_so(content):
     told = allocationtext.told(content)
     assert "has no best one" in told["words"][0]
     assert told["rows"][0]["cells"][0][0] == "not determined"
+    assert told["rows"][0]["flat"] == show.NOTHING
 
 
 def test_a_law_of_compute_alone_has_no_split(content):

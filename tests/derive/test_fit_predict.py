@@ -15,9 +15,10 @@ import pytest
 from llama_bench.derive import fit as fit_verb
 from llama_bench.derive import predict as predict_verb
 from llama_bench.derive.fit import fit_table
-from llama_bench.derive.fitting import runs_table
+from llama_bench.derive.fitting import runs_table, table_file
 from llama_bench.derive.fitting.families import FAMILIES
 from llama_bench.derive.predict import predict_table
+from llama_bench.derive.words import lawtext, show
 from llama_bench.fields import UserError
 
 FAST = {"draws": 60, "starts": 16}
@@ -219,6 +220,108 @@ def test_bad_cells_are_told_of_by_column_and_row(change, message):
         fit_table(spoilt(change), {"law": "chinchilla"} | FAST)
 
 
+ROWS = {
+    # separator, the loss of the second row: what is said of it
+    (
+        ";",
+        "3,5071",
+    ): r"column 'loss' has a comma that marks no thousands in row 2 .'3,5071'.; write a d",
+    (
+        ";",
+        "4,1",
+    ): r"'loss' has a comma that marks no thousands in row 2 .'4,1'.; write a decimal point",
+    (";", "0,512"): r"'loss' has a comma that marks no thousands in row 2 .'0,512'",
+    (";", "4,123"): r"'loss' has a comma of two meanings in row 2 .'4,123'.; .*: 4\.123 or 4123",
+    ("\t", "4,123"): r"'loss' has a comma of two meanings in row 2",
+    (";", "4,123k"): r"'loss' has a comma of two meanings in row 2",
+    (",", '"3,45"'): r"'loss' has a comma that marks no thousands in row 2 .'3,45'",
+    (
+        ",",
+        "3,5071",
+    ): r"more cells than the 3 columns in row 2 .'2e7,1e9,3,5071'.; write a decimal point",
+    (",", "three"): r"'loss' is not a number in row 2 .'three'",
+}
+
+
+@pytest.mark.parametrize(("written", "message"), ROWS.items(), ids=str)
+@pytest.mark.parametrize("verb", ["fit", "predict"])
+def test_a_decimal_comma_is_refused_wherever_a_cell_is_read(written, message, verb, tmp_path):
+    mark, value = written
+    lines = [("params", "tokens", "loss"), ("1e7", "1e9", "4.5"), ("2e7", "1e9", value)]
+    if verb == "predict":  # the points have the cell in question among their tokens
+        lines = [(params, loss, tokens) for params, tokens, loss in lines]
+        lines[0] = ("params", "tokens", "name")
+        message = message.replace("'loss'", "'tokens'").replace(",1e9,3,5071", ",3,5071,1e9")
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(mark.join(line) for line in lines) + "\n")
+    with pytest.raises(UserError, match=message):
+        if verb == "fit":
+            fit_verb.run("chinchilla", tmp_path / "fit.json", [path])
+        else:
+            fit = fit_table(table(), {"law": "chinchilla", "back_test": False} | FAST)
+            predict_table(fit, table_file.read(path))
+    assert not (tmp_path / "fit.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("params;note\n1,000,000;x\n", 1e6),
+        ("params;note\n12,345,678.5;x\n", 12345678.5),
+        ('params,note\n"1,000",x,\n', 1e3),
+        ("params\tnote\n2_000\tx\n", 2e3),
+    ],
+)
+def test_thousands_are_read_in_any_table(written, meant, tmp_path):
+    (tmp_path / "table.csv").write_text(written)
+    frame = table_file.read(tmp_path / "table.csv")
+    assert list(runs_table.checked(frame, ["params"])["params"]) == [meant]
+
+
+def test_what_a_law_does_not_read_may_hold_any_comma(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("params;note\n1e7;4,123\n2e7;0,5\n")
+    assert len(runs_table.checked(table_file.read(path), ["params"])) == 2
+
+
+def test_an_end_of_the_accuracy_is_read_as_other_cells_are():
+    frame = table().assign(chance="0,25")
+    with pytest.raises(UserError, match="'chance' has a comma that marks no thousands in 20 rows"):
+        fit_table(frame, {"law": "direct"} | FAST)
+
+
+@pytest.mark.parametrize("law", ["chinchilla", "isoflop"])
+def test_a_point_with_an_empty_cell_is_told_what_predict_can_do(law):
+    frame = isoflops()
+    fit = fit_table(frame, {"law": law, "back_test": False} | FAST)
+    name = "flops" if law == "isoflop" else "tokens"
+    frame.loc[3, name] = np.nan
+    with pytest.raises(
+        UserError, match=rf"'{name}' is missing .* in row 4; .*take such rows"
+    ) as said:
+        predict_table(fit, frame)
+    assert "leave-out" not in str(said.value)
+
+
+def test_points_with_a_weight_are_all_predicted():
+    fit = fit_table(table(), {"law": "chinchilla", "back_test": False} | FAST)
+    said = predict_table(fit, table()[:4].assign(weight=[0.0, np.nan, 1.0, 2.0]))
+    assert len(said) == 4 and said["point"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("law", "columns"),
+    [
+        ("envelope", {"params": 1e8, "tokens": 1e9, "flops": 6e17}),
+        ("chinchilla", {"params": 1e8, "tokens": 1e9, "task_loss": 1.0, "flops_total": 1e18}),
+    ],
+)
+def test_no_other_quantity_is_taken_for_a_missing_column(law, columns):
+    with pytest.raises(UserError, match="'loss' is missing; columns there: flops") as said:
+        fit_table(pd.DataFrame(columns, index=[0]), law)
+    assert "did you mean" not in str(said.value)
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -296,6 +399,50 @@ def test_one_size_says_nothing_of_other_sizes_and_much_of_its_own():
     said = predict_table(fit, pd.DataFrame({"params": [1e8, 2e8], "tokens": [3e11, 3e11]}))
     assert said["point"][0] == pytest.approx(2.2 + 2100 / 3e11**0.37, rel=1e-4)
     assert np.isnan(said["point"][1]) and np.isinf(said["high_95"][1])
+
+
+def without(effect: str, noise: float = 0.004) -> pd.DataFrame:
+    """Runs whose loss one of size and tokens has no effect on."""
+    frame = table()
+    random = np.random.default_rng(0)
+    terms = {"params": 480 / frame["params"] ** 0.35, "tokens": 2100 / frame["tokens"] ** 0.37}
+    del terms[effect]
+    return frame.assign(
+        loss=(1.8 + sum(terms.values())) * np.exp(random.normal(0, noise, len(frame)))
+    )
+
+
+@pytest.mark.parametrize(
+    ("effect", "gone"), [("params", ("A", "alpha")), ("tokens", ("B", "beta"))]
+)
+def test_where_a_term_vanished_no_split_is_determined(effect, gone):
+    fit = fit_table(without(effect, noise=0.0), {"law": "chinchilla"} | FAST)
+    assert fit["status"] == "at-bounds"
+    assert any(fit["parameters"][name]["value"] == pytest.approx(0, abs=1e-9) for name in gone)
+    nothing = dict.fromkeys(("value", "standard_error", "low", "high", "covered"))
+    assert set(fit["derived"]) == {"a", "b"}
+    said = [*fit["derived"].values()]
+    said += [entry[n] for entry in fit["allocation"] for n in ("params", "tokens_per_param")]
+    for entry in said:
+        assert entry == nothing | {"unbounded": ["low", "high"], "at_bound": False}
+    assert all(entry["loss"] is None for entry in fit["allocation"])
+    rows = {row["name"]: row for row in lawtext.told(fit)["rows"]}
+    assert rows["a"]["value"] == "not determined" and rows["a"]["interval"] == show.NOTHING
+
+
+def test_draws_without_a_term_open_the_interval_of_the_split():
+    fit = fit_table(without("params"), {"law": "chinchilla"} | FAST)
+    draws = [without_a_term(draw) for draw in fit["predict"]["draws"]]
+    assert np.mean(draws) > 0.05  # more than the tail of 90 %
+    a = fit["derived"]["a"]
+    assert a["low"] is None and a["high"] is None and a["unbounded"] == ["low", "high"]
+    assert {row["name"]: row for row in lawtext.told(fit)["rows"]}["a"]["interval"] == show.NOTHING
+    assert fit["allocation"][0]["params"]["unbounded"] == ["low"]  # the smaller, the better
+
+
+def without_a_term(draw: list[float]) -> bool:
+    """A draw is E, log A', log B', alpha, beta; a coefficient is at e^-16 of the loss at least."""
+    return min(draw[3:]) < 1e-5 or min(draw[1:3]) < -14
 
 
 def test_copies_of_a_row_are_no_evidence():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llama_bench.derive.fitting import families
+from llama_bench.derive.fitting import families, fitted_parameters, fresh_studies
 from llama_bench.derive.laws import isoflop
+from llama_bench.derive.laws.chinchilla import chinchilla
 from llama_bench.derive.laws.data_constrained import PUBLISHED
 from llama_bench.derive.laws.law import power_law
 
@@ -120,6 +121,49 @@ def test_natural_parameters_put_into_the_formula_give_the_surface(spec):
     for i in range(len(theta)):
         expected = written_out(spec, {name: v[i] for name, v in natural.items()}, data)
         assert law.off_link(surface.value(theta)[i]) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("gone", ["A", "B", "alpha", "beta"])
+def test_without_one_of_its_terms_a_law_has_no_split(gone):
+    natural = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
+    rows = {name: np.array([v, 0.0 if name == gone else v]) for name, v in natural.items()}
+    split = chinchilla.derived(rows)
+    assert split["a"][0] == pytest.approx(0.37 / 0.72) and split["b"][0] == pytest.approx(
+        1 - 0.37 / 0.72
+    )
+    assert np.isnan(split["a"][1]) and np.isnan(split["b"][1])
+
+
+def test_a_vanished_term_comes_back_nowhere():
+    """With a steep exponent, what the bound leaves of a coefficient is a best size far away."""
+    data = columns()
+    law, surface, _, theta = bound({"law": "chinchilla"}, data)
+    theta = theta[:1].copy()
+    theta[0, 1], theta[0, 3] = surface.lower[1], 2.0
+    small = law.bind({**data, "params": data["params"] * 1e-5}, law.reference(data))
+    bare = small.without_vanished(theta)
+    natural = {name: v[0] for name, v in law.natural(theta, law.reference(data)).items()}
+    expected = natural["E"] + natural["B"] / data["tokens"] ** natural["beta"]
+    assert np.exp(small.value(bare)[0]) == pytest.approx(expected)
+    assert np.exp(small.value(theta)[0]).max() > 2 * expected.max()
+
+
+@pytest.mark.parametrize(("lost", "ends"), [(0, (5, 95)), (4, (1, 99)), (6, (None, None))])
+def test_draws_that_do_not_determine_a_value_widen_its_interval(lost, ends):
+    drawn = np.arange(1.0, 101.0)
+    drawn[50 : 50 + lost] = np.nan
+    made = fitted_parameters.entry(50.0, drawn, 0.9)
+    assert (made["low"], made["high"]) == ends
+    assert made["unbounded"] == (["low", "high"] if ends[0] is None else [])
+
+
+def test_a_study_whose_draws_lost_a_value_holds_it_as_its_interval_does():
+    found = np.full((1, fresh_studies.OWN_DRAWS), 2.0)
+    assert fresh_studies.covered(1.0, found, 0.9) == pytest.approx(0)
+    found[0, 0] = np.nan  # less than a tail
+    assert fresh_studies.covered(1.0, found, 0.9) == pytest.approx(0)
+    found[0, 1] = np.nan
+    assert fresh_studies.covered(1.0, found, 0.9) == pytest.approx(1)
 
 
 def test_a_law_of_another_table_keeps_its_coordinates():

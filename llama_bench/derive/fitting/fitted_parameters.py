@@ -88,11 +88,17 @@ def missing() -> dict:
 
 
 def entry(value, drawn, level, stretch=1.0, at_bound=False) -> dict:
-    """A value with the interval that its draws (B,) span; infinite draws open the interval."""
-    drawn = drawn[~np.isnan(drawn)]
-    if not len(drawn) or not np.isfinite(value):
+    """A value with the interval that its draws (B,) span; infinite draws open the interval.
+
+    A NaN is a draw that does not determine the value, which may then lie anywhere: it counts as
+    below the low end and as above the high one, so that more of them than a tail open both.
+    """
+    lost = np.isnan(drawn)
+    if lost.all() or not np.isfinite(value):
         return missing()
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    tail, rest = (1 - level) / 2, (1 + level) / 2
+    low = np.quantile(np.where(lost, -np.inf, drawn), tail, method="inverted_cdf")
+    high = np.quantile(np.where(lost, np.inf, drawn), rest, method="inverted_cdf")
     finite = drawn[np.isfinite(drawn)]
     open_ended = [end for end, bound in (("low", low), ("high", high)) if not np.isfinite(bound)]
     error = None if open_ended or at_bound else float(np.std(finite) / stretch)

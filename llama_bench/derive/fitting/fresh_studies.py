@@ -71,14 +71,15 @@ def covered(value: float | None, found: np.ndarray, level: float) -> float | Non
     """The share of studies with draws `found` (S, OWN_DRAWS) whose interval holds `value`.
 
     An interval leaves out the ranks nearest to either end; a rank that the level cuts counts by
-    its part.
+    its part. A NaN counts as below the low end and as above the high one (fitted_parameters.entry).
     """
     if value is None:
         return None
     slack = ROUNDING * abs(value)
-    below = np.sum(found < value - slack, axis=1) + np.sum(np.isnan(found), axis=1) / 2
-    above = np.sum(found > value + slack, axis=1) + np.sum(np.isnan(found), axis=1) / 2
-    rank = (below + OWN_DRAWS - above) / 2
+    below = np.sum(found < value - slack, axis=1)
+    above = np.sum(found > value + slack, axis=1)
+    rank, lost = (below + OWN_DRAWS - above) / 2, np.sum(np.isnan(found), axis=1) / 2
     outside = (1 - level) / 2 * (OWN_DRAWS + 1)
-    inside = np.clip(rank + 1 - outside, 0, 1) * np.clip(OWN_DRAWS + 1 - outside - rank, 0, 1)
-    return float(np.mean(inside))
+    above_low = np.clip(rank + lost + 1 - outside, 0, 1)
+    below_high = np.clip(OWN_DRAWS + 1 - outside - (rank - lost), 0, 1)
+    return float(np.mean(above_low * below_high))

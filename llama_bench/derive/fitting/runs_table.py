@@ -8,16 +8,16 @@ numbered from 1, the first row under the header, and keep their number whatever 
 
 from __future__ import annotations
 
-import io
+import difflib
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from llama_bench.fields import UserError, number, unknown
+from llama_bench.fields import UserError, number
 
 # What each column may hold. Everything else in a table is carried along and never read.
 POSITIVE = ("params", "tokens", "flops", "loss", "unique_tokens", "budget", "task_loss")
@@ -32,6 +32,9 @@ RANGES = {
 }
 OPTIONAL = ("flops", "budget", "weight")
 KNOWN = (*POSITIVE, *SHARES, *NOT_NEGATIVE, "seed")
+ENDS = ("chance", "ceiling")  # of the accuracy
+# One comma and three digits: 4.123 to some, 4123 to others.
+DOUBTFUL = re.compile(r"[+-]?\d{1,3},\d{3}([^\d.,].*)?")
 
 
 @dataclass(frozen=True)
@@ -61,39 +64,19 @@ class Table:
         return Table(columns, self.rows[mask], self.left_out + gone)
 
 
-def read(path: Path) -> pd.DataFrame:
-    """A CSV (comma, semicolon or tab) or Parquet file. Raises UserError where it cannot be read."""
-    path = Path(path)
-    if not path.exists() or path.is_dir():
-        raise UserError(f"{path}: there is no such file")
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            frame = pd.read_parquet(path)
-        else:
-            text = path.read_text(encoding="utf-8-sig")
-            mark = max(",;\t", key=text.partition("\n")[0].count)
-            frame = pd.read_csv(io.StringIO(text), sep=mark, skipinitialspace=True, index_col=False)
-    except pd.errors.EmptyDataError:
-        raise UserError(f"{path}: the file is empty; a header and rows are needed") from None
-    except (ValueError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read as a table: {reason}") from None
-    frame.columns = [str(name).strip() for name in frame.columns]
-    return frame
-
-
 def checked(
     frame: pd.DataFrame,
     needs: Iterable[str],
     missing: str = "error",
     source: str = "runs",
-    single: bool = True,
+    points: bool = False,
 ) -> Table:
     """The columns a law `needs`, and the optional ones that are there, as a Table.
 
     `tokens` may be derived from `flops`, and `flops` from `params` and `tokens`. `missing`: what an
-    empty cell is, an "error" or a row to "leave-out". `single`: leave out exact repetitions of a
-    row, which are copies and no evidence. Raises UserError naming the column and its rows.
+    empty cell is, an "error" or a row to "leave-out". `points`: the rows are to be predicted, so
+    none is left out, while of runs exact repetitions are: copies and no evidence. Raises UserError
+    naming the column and its rows.
     """
     needs = list(needs)
     if frame.columns.duplicated().any():
@@ -108,13 +91,14 @@ def checked(
     for name in needs:
         if name not in frame.columns:
             raise UserError(f"{source}: column {_absent(name, frame)}")
-    columns = {name: _numbers(frame[name], name, missing, source) for name in needs}
+    gaps = missing if missing != "error" else "of a point" if points else "of a run"
+    columns = {name: numbers(frame, name, source, gaps) for name in needs}
     for name in OPTIONAL:
-        if name in frame.columns and name not in columns:
-            columns[name] = _numbers(frame[name], name, "leave-out", source)
+        if name in frame.columns and name not in columns and not (points and name == "weight"):
+            columns[name] = numbers(frame, name, source)
     columns = _completed(columns, source)
     table = Table(columns, np.arange(1, len(frame) + 1))
-    return _without_gaps(table, frame, needs, single)
+    return _without_gaps(table, frame, needs, not points)
 
 
 def _completed(columns: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
@@ -134,32 +118,35 @@ def _completed(columns: dict[str, np.ndarray], source: str) -> dict[str, np.ndar
 
 
 def _absent(name: str, frame: pd.DataFrame) -> str:
-    message = unknown(name, [str(c) for c in frame.columns], "column").split("; ", 1)[1]
-    return f"{name!r} is missing; {message.replace('(known:', '(columns there:')}"
+    """That a column is missing, and which may have been meant: none that stands for another
+    quantity, though it be spelt alike (loss, flops)."""
+    there = sorted(str(c) for c in frame.columns)
+    others = tuple(f"{count}_" for count in ("params", "flops") if count != name)
+    free = [c for c in there if c not in (*KNOWN, *ENDS) and not c.startswith(others)]
+    near = difflib.get_close_matches(name, free, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{name!r} is missing; {hint}columns there: {', '.join(there)}"
 
 
-def _numbers(values: pd.Series, name: str, missing: str, source: str) -> np.ndarray:
-    """One column as (n,) float64, checked against what its name allows."""
-    result = np.empty(len(values))
-    text = np.zeros(len(values), dtype=bool)
+# What to do about an empty cell; where it may stay empty there is nothing to do.
+REMEDIES = {
+    "of a run": "fill it in, or set missing to leave-out to fit without such rows",
+    "of a point": "fill it in, or take such rows out: a point needs its numbers to be predicted",
+}
+
+
+def numbers(frame: pd.DataFrame, name: str, source: str, gaps: str = "leave-out") -> np.ndarray:
+    """One column as (n,) float64, checked against what its name allows; an empty cell is NaN, or
+    an error where `gaps` names a remedy."""
+    values = frame[name]
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         result = values.to_numpy(dtype=float, na_value=np.nan)
     else:
-        for i, value in enumerate(values):
-            try:
-                result[i] = math.nan if _is_missing(value) else float(number(value))
-            except (ValueError, OverflowError):
-                text[i], result[i] = True, math.nan
-    _complain(name, text, "is not a number", source, values)
+        result = _from_text(values, name, source, frame.attrs.get("separator", ","))
     _complain(name, np.isinf(result), "is infinite", source)
-    if missing == "error":
-        _complain(
-            name,
-            np.isnan(result),
-            "is missing (empty or NaN)",
-            source,
-            hint="; fill it in, or set missing to leave-out to fit without such rows",
-        )
+    if gaps in REMEDIES:
+        remedy = f"; {REMEDIES[gaps]}"
+        _complain(name, np.isnan(result), "is missing (empty or NaN)", source, hint=remedy)
     if name in POSITIVE:
         _complain(name, result <= 0, "must be above zero", source, values)
     elif name in NOT_NEGATIVE:
@@ -172,6 +159,36 @@ def _numbers(values: pd.Series, name: str, missing: str, source: str) -> np.ndar
     return result
 
 
+def _from_text(values: pd.Series, name: str, source: str, separator: str) -> np.ndarray:
+    """Numbers as people write them. Whoever separates cells by semicolons may write decimals with a
+    comma, so that one comma before three digits could mean either."""
+    result = np.full(len(values), np.nan)
+    text, commas, doubtful = np.zeros((3, len(values)), dtype=bool)
+    for i, value in enumerate(values):
+        if _is_missing(value):
+            continue
+        try:
+            result[i] = float(number(value))
+            doubtful[i] = DOUBTFUL.fullmatch(str(value).strip()) is not None
+        except (ValueError, OverflowError):
+            text[i] = True
+            commas[i] = "," in str(value) and _reads(str(value).replace(",", ""))
+    point = "; write a decimal point, and commas before groups of three digits only"
+    _complain(name, commas, "has a comma that marks no thousands", source, values, point)
+    _complain(name, text, "is not a number", source, values)
+    if separator != ",":
+        plain = "; write a decimal point, or the thousands without a comma: 4.123 or 4123"
+        _complain(name, doubtful, "has a comma of two meanings", source, values, plain)
+    return result
+
+
+def _reads(text: str) -> bool:
+    try:
+        return math.isfinite(number(text))
+    except ValueError:
+        return False
+
+
 def _is_missing(value) -> bool:
     if isinstance(value, str):
         return value.strip().lower() in ("", "nan", "na", "n/a", "null", "none")
@@ -182,10 +199,14 @@ def _complain(name, wrong, what, source, values=None, hint=""):
     if not wrong.any():
         return
     places = np.flatnonzero(wrong)
-    shown = ", ".join(str(i + 1) for i in places[:8]) + (", ..." if len(places) > 8 else "")
     example = f" ({str(values.iloc[places[0]])!r})" if values is not None else ""
-    rows = "row" if len(places) == 1 else f"{len(places)} rows:"
-    raise UserError(f"{source}: column {name!r} {what} in {rows} {shown}{example}{hint}")
+    raise UserError(f"{source}: column {name!r} {what} in {listed(places + 1)}{example}{hint}")
+
+
+def listed(rows) -> str:
+    """row 3; 9 rows: 1, 2, 3, ..."""
+    shown = ", ".join(str(row) for row in rows[:8]) + (", ..." if len(rows) > 8 else "")
+    return f"row {shown}" if len(rows) == 1 else f"{len(rows)} rows: {shown}"
 
 
 def _without_gaps(table: Table, frame: pd.DataFrame, needs: list[str], single: bool) -> Table:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from llama_bench.derive.laws.law import power_law
+
+# An exponent that the search left this near to its bound of 0 is 0.
+FLAT = 3e-6
 
 
 def _allocation(natural):
-    """N*(C) = G (C/6)^a and D*(C) = (C/6)^b / G, which minimise L where 6 N D = C (equation 4)."""
+    """N*(C) = G (C/6)^a and D*(C) = (C/6)^b / G, which minimise L where 6 N D = C (equation 4).
+
+    NaN where a term vanished, its coefficient or its exponent being 0: the loss then falls with
+    one of the two alone (or neither), and no split is best. Its limit, a = 1 where alpha = 0, would
+    put all compute into the size, which has no effect.
+    """
     alpha, beta = natural["alpha"], natural["beta"]
-    total = alpha + beta
+    two_terms = (natural["A"] > 0) & (natural["B"] > 0) & (alpha > FLAT) & (beta > FLAT)
+    total = np.where(two_terms, alpha + beta, np.nan)
     return {"a": beta / total, "b": alpha / total}
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from llama_bench.derive.laws.power import VANISHED, PowerSurface
+from llama_bench.derive.laws.power import AT_ZERO, VANISHED, PowerSurface
 from llama_bench.derive.laws.surface import Surface
 
 Columns = Mapping[str, np.ndarray]
@@ -81,6 +81,9 @@ class _Straight(Surface):
     def value(self, theta: np.ndarray) -> np.ndarray:
         return np.exp(self.inner.value(theta))
 
+    def without_vanished(self, theta: np.ndarray) -> np.ndarray:
+        return self.inner.without_vanished(theta)
+
     def jacobian(self, theta: np.ndarray) -> np.ndarray:
         return self.value(theta)[:, :, None] * self.inner.jacobian(theta)
 
@@ -136,7 +139,7 @@ def _natural(function, exponents, floor, needs, theta, reference, scale) -> dict
     terms = function({c: np.log(reference[c]) for c in needs})
     names = ([floor] if floor else []) + list(terms) + list(exponents)
     at = {name: theta[:, place] for place, name in enumerate(names)}
-    zero = np.log(scale) + VANISHED + 0.1
+    zero = np.log(scale) + VANISHED + AT_ZERO
     natural = dict(at)
     for coefficient, powers in terms.items():
         shift = sum(at[exponent] * column for exponent, column in powers.items())

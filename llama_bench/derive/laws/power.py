@@ -21,6 +21,8 @@ from llama_bench.derive.laws.surface import Surface
 
 # A term this many e-folds below the losses does nothing: the coefficient has reached "zero".
 VANISHED = -16.0
+# How near to it the search may leave one that is zero.
+AT_ZERO = 0.1
 
 
 class PowerSurface(Surface):
@@ -85,6 +87,13 @@ class PowerSurface(Surface):
     def value(self, theta: np.ndarray) -> np.ndarray:
         """h = log f, theta (B, P) -> (B, n)."""
         return np.log(self.parts(theta)[0])
+
+    def without_vanished(self, theta: np.ndarray) -> np.ndarray:
+        """A coefficient at "zero" is none at all: with a steep exponent what the bound leaves of
+        it would come back far from the runs."""
+        bare, zero = theta.copy(), self.lower[self.coefficients] + AT_ZERO
+        bare[:, self.coefficients][bare[:, self.coefficients] <= zero] = -np.inf
+        return bare
 
     def jacobian(self, theta: np.ndarray) -> np.ndarray:
         """dh / dtheta, (B, n, P)."""

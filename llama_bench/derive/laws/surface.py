@@ -40,6 +40,10 @@ class Surface(ABC):
     def starts(self, count: int, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Where to begin a search for `target` (n,), on the scale of h: (count, P)."""
 
+    def without_vanished(self, theta: np.ndarray) -> np.ndarray:
+        """theta (B, P), from which `value` leaves out every term that vanished."""
+        return theta
+
     def newton(self, theta: np.ndarray, pull) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cost (B,), gradient (B, P) and Hessian (B, P, P) of sum rho(y - h).
 

@@ -84,7 +84,7 @@ def _row(entry: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, Any]
         "flops": show.digits(entry["flops"]),
         "factor": "as the dearest run" if factor == 1 else f"{factor:.3g} times that",
         "cells": [(_count(entry[name]), *_ends(entry[name])) for name in _COLUMNS],
-        "flat": " to ".join(shown),
+        "flat": show.NOTHING if show.absent(entry["params"]["value"]) else " to ".join(shown),
         "loss": show.digits(entry["loss"]),
     }
 

@@ -128,13 +128,16 @@ def _row(name: str, entry: dict[str, Any], meanings: dict[str, str]) -> dict[str
     open_ends = entry.get("unbounded") or []
     low = "−∞" if "low" in open_ends else show.digits(entry.get("low"))
     high = "∞" if "high" in open_ends else show.digits(entry.get("high"))
-    known = not show.absent(entry.get("value"))
+    # open on both sides it says no more than that nothing is known
+    known = not show.absent(entry.get("value")) and set(open_ends) != {"low", "high"}
     between = f"{low} to {high}"
     if not open_ends and known and not show.absent(entry.get("low")):
         between = show.interval(entry["low"], entry["high"])
     return {
         "name": _GREEK.get(name, name),
-        "value": show.digits(entry["value"]) if known else "not determined",
+        "value": "not determined"
+        if show.absent(entry.get("value"))
+        else show.digits(entry["value"]),
         "error": show.digits(entry.get("standard_error"), 2),
         "interval": between if known else show.NOTHING,
         "held": show.held(entry.get("covered")) if known else "",
