@@ -70,7 +70,8 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
         study=asked["study"],
         unfinished=asked.get("unfinished") or [],
         subject=subject.sentence(content, config),
-        headline=headline.sentence(found) or subject.nothing_to_compare(content),
+        headline=subject.without_loss(content) + headline.sentence(found)
+        or subject.nothing_to_compare(content),
         findings=found,
         **_models(content),
         **_tasks(content),
@@ -90,7 +91,7 @@ def run(spec: str, output: Path, inputs: list[Path]) -> None:
         samples=sampletext.told(content),
         failures=_failures(content["failures"], content["runs"]),
         **_making(content),
-        config=_yaml(config),
+        config=making.configuration(config),
         tables=[_table(name, frame) for name, frame in everything.items()],
         rows_shown=ROWS_SHOWN,
     )
@@ -144,9 +145,12 @@ def _ladder(everything) -> dict[str, Any]:
 
 def _models(content) -> dict[str, Any]:
     columns, rows = key_table.key_table(content)
-    cell = ways.cell_name(content["speeds"])
-    blurred = noisetext.mark([column["name"] for column in columns])
-    return {"key_columns": columns, "key_rows": rows, "cell": cell, "blurred": blurred}
+    about = {
+        "cell": ways.cell_name(ways.timed(content["cells"])),
+        "seeded": key_table.seeded(content),
+        "blurred": noisetext.mark([column["name"] for column in columns]),
+    }
+    return {"key_columns": columns, "key_rows": rows, **about}
 
 
 def _cost(content) -> dict[str, Any]:
@@ -216,18 +220,6 @@ def _failures(failures, runs) -> list[dict[str, str]]:
         else rows[0]
         for rows in found.values()
     ]
-
-
-def _yaml(config: Any) -> str:
-    import yaml
-
-    from llama_bench.config import Config
-
-    if not config:
-        return ""
-    order = [key for key in Config.model_fields if key in config]
-    config = {key: config[key] for key in dict.fromkeys([*order, *config])}
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
 def _table(name: str, frame) -> dict[str, Any]:

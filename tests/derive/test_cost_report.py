@@ -15,7 +15,15 @@ from study_on_paper import CONFIG, VOCAB, Paper, shape_of_size
 
 from llama_bench.derive import plot, report
 from llama_bench.derive.tables import study_tables
-from llama_bench.derive.words import cost_table, costtext, headline, show, tradeoff, ways
+from llama_bench.derive.words import (
+    cost_table,
+    costtext,
+    headline,
+    key_table,
+    show,
+    tradeoff,
+    ways,
+)
 
 SHOWN = {"tradeoff-time", "tradeoff-memory", "speed-prefill", "speed-decode", "memory"}
 DETAILS = {"mfu-prefill", "mbu-decode", "speed-train", "latency-prefill", "latency-decode"}
@@ -144,6 +152,26 @@ def test_few_figures_stand_open_and_the_rest_under_details(tmp_path):
     assert "| 50k float32" in text and "tg8 @ d248" in text
 
 
+def test_a_cell_has_one_speed_on_the_whole_page(tmp_path):
+    paper = small(tmp_path)
+
+    def loaded(cell):  # one round held many fast repeats, each of the others a slow one
+        fast = cell["seconds"][0]
+        cell["seconds"], cell["round_repeats"] = [fast] * 6 + [3 * fast, 3 * fast], [6, 1, 1]
+        cell["processor_seconds"] = []
+
+    changed_cells(paper, loaded)
+    tables = tabled(paper)
+    cells = ways.one_reader(tables["cells"]).set_index("model")["tokens_per_second"]
+    repeats = ways.one_reader(tables["speeds"]).groupby("model")["tokens_per_second"].median()
+    assert dict(repeats) == pytest.approx(dict(3 * cells))
+    columns, rows = key_table.key_table(study_tables.own_ladder(tables))
+    place = [column["name"] for column in columns].index("Decoding")
+    assert {row[0][0]: row[place][0] for row in rows} == {
+        model: show.digits(speed) for model, speed in cells.items()
+    }
+
+
 def test_engines_and_precisions_are_series(tmp_path):
     paper = small(tmp_path)
     paper.limits(precision="bfloat16")
@@ -160,7 +188,9 @@ def test_engines_and_precisions_are_series(tmp_path):
     alone = Paper(tmp_path / "alone", sizes=TWO, budgets=(200_000,)).whole()
     (same,) = [found for found in headline.findings(tabled(alone)) if "Decoding" in found.label]
     assert decoding.figure == same.figure
-    assert ways.cell_name(tables["speeds"]) == "batch 1, context 256, transformers, float32"
+    assert (
+        ways.cell_name(ways.timed(tables["cells"])) == "batch 1, context 256, transformers, float32"
+    )
 
 
 def test_the_largest_batches_are_drawn_against_context(tmp_path):

@@ -50,6 +50,22 @@ def test_nothing_was_saved_where_nothing_is_shared(tmp_path):
     assert laddertext.words(tables) == []
 
 
+def test_batches_that_differ_between_sizes_are_said(tmp_path):
+    paper = Paper(tmp_path, sizes=TWO).ladder()
+    assert not [text for text in laddertext.words(tabled(paper)) if "Not only size" in text]
+    for path in sorted(tmp_path.glob("runs/train/120k-*/record.json")):
+        record = json.loads(path.read_text())
+        record["spec"]["batch"] *= 2
+        record["result"]["steps"] //= 2
+        path.write_text(json.dumps(record))
+    (text,) = [text for text in laddertext.words(tabled(paper)) if "Not only size" in text]
+    assert (
+        "at 800k tokens the batch is 1,024 tokens in an optimizer step and 781 steps for 50k"
+        in text
+    )
+    assert "2,048 tokens in an optimizer step and 390 steps for 120k" in text
+
+
 def test_the_averaged_trunk_against_the_annealed_loss(tmp_path):
     paper = trunks(tmp_path)
     runs = laddertext.averages(tabled(paper)["trainings"])

@@ -143,6 +143,20 @@ def test_one_sentence_says_how_the_forecast_did(tmp_path):
     assert text.count('<span class="tag ok">chosen</span>') == 1
 
 
+def test_one_forecast_is_held_against_all_seeds_of_its_training(tmp_path):
+    paper = Paper(tmp_path)
+    for budget in (400_000, 800_000):
+        for seed in (0, 1):
+            paper.train("700k", shape_of_size(paper.sizes["700k"]), budget, seed)
+    path = paper.forecast(("700k", 400_000), ("700k", 800_000), written=BEFORE)
+    content = json.loads(path.read_text())
+    again = [point | {"run": point["run"][:-1] + "1"} for point in content["points"]]
+    path.write_text(json.dumps(content | {"points": content["points"] + again}))
+    said = sentences(paper)
+    assert "The 2 forecasts that were written in time, held against 4 trainings, were 0 %" in said
+    assert "in the 95 % interval for 4 of these." in said
+
+
 def test_a_loss_outside_every_interval_is_called_so(tmp_path):
     paper = study(tmp_path, off=1.2)
     paper.forecast(HELD, written=BEFORE)

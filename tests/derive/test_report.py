@@ -15,7 +15,7 @@ from study_on_paper import CONFIG, Paper, shape_of_size
 
 from llama_bench.derive import collect, fit, plot, report
 from llama_bench.derive.tables import study_tables
-from llama_bench.derive.words import headline, show
+from llama_bench.derive.words import headline, making, show, slopes
 from llama_bench.fields import UserError
 
 CHROMIUM = (
@@ -82,16 +82,16 @@ def test_the_interval_covers_the_mean_slope_of_a_curved_law(tmp_path):
     found(paper)
     ladder = study_tables.read(tmp_path / "tables" / "runs.parquet")["ladder"]
     rows = ladder[ladder["token_budget"] == 800_000]
-    fitted = headline.slope(rows["params"], rows["loss"], rows["token_budget"])
+    fitted = slopes.slope(rows["params"], rows["loss"], rows["token_budget"])
     ends = [paper.law(n, 800_000) for n in (rows["params"].min(), rows["params"].max())]
     truth = (ends[1] - ends[0]) / math.log10(rows["params"].max() / rows["params"].min())
     assert abs(fitted.per_decade - truth) < fitted.half_width < abs(truth)
 
 
 def test_a_slope_without_a_degree_of_freedom_has_no_interval():
-    fitted = headline.slope([1e5, 1e6], [4.0, 3.5], [0, 0])
+    fitted = slopes.slope([1e5, 1e6], [4.0, 3.5], [0, 0])
     assert fitted.per_decade == pytest.approx(-0.5) and fitted.bounds is None
-    assert headline.slope([1e5, 1e5], [4.0, 3.5], [0, 0]) is None
+    assert slopes.slope([1e5, 1e5], [4.0, 3.5], [0, 0]) is None
 
 
 def test_a_decade_is_spoken_of_only_where_a_decade_was_measured(tmp_path):
@@ -100,7 +100,36 @@ def test_a_decade_is_spoken_of_only_where_a_decade_was_measured(tmp_path):
     low, high = (shape_of_size(count).size for count in paper.sizes.values())
     assert f"{show.digits(high / low, 2)} times" in size.label or "Three times" in size.label
     assert "Ten times" not in size.label
+    assert "cannot be told from these runs" in size.sentence and size.figure == show.NOTHING
     assert "too few runs for an interval" in size.sentence
+
+
+@pytest.mark.parametrize(("spread", "told"), [(0.15, False), (0.01, True)])
+def test_without_an_interval_a_change_is_held_against_seeds(tmp_path, spread, told):
+    paper = Paper(tmp_path, sizes={"100k": 100_000, "300k": 300_000}, budgets=(200_000,))
+    for label, loss in {"100k": 5.0, "300k": 4.9}.items():
+        for seed, off in enumerate((-spread, spread)):
+            named = {"of_loss": lambda _, loss=loss + off: loss}
+            paper.train(label, shape_of_size(paper.sizes[label]), 200_000, seed, changed=named)
+    (size,) = found(paper)
+    if told:
+        assert "lowered the loss by 2.0 %" in size.sentence and "too few runs" in size.sentence
+    else:
+        assert "cannot be told from these runs" in size.sentence and size.figure == show.NOTHING
+        noise = spread * math.sqrt(2) * math.sqrt((1 / 5**2 + 1 / 4.9**2) / 2)
+        assert f"seeds alone differ by {show.percent(noise)}" in size.sentence
+
+
+def test_losses_of_seeds_have_even_places_and_say_what_follows_them(tmp_path):
+    paper = Paper(tmp_path, sizes={"100k": 100_000, "300k": 300_000}, budgets=(200_000,))
+    for label, ends in {"100k": (4.85, 5.15), "300k": (4.9, 4.92)}.items():
+        for seed, loss in enumerate(ends):
+            named = {"of_loss": lambda _, loss=loss: loss}
+            paper.train(label, shape_of_size(paper.sizes[label]), 200_000, seed, changed=named)
+    text = reported(paper).read_text()
+    assert "5.000<small>±0.212</small>" in text and "4.910<small>±0.014</small>" in text
+    assert "nats/token, ± between seeds" in text and "with ± their standard deviation" in text
+    assert "their standard deviation" not in reported(Paper(tmp_path / "one").ladder()).read_text()
 
 
 def test_an_effect_within_the_noise_is_said_to_be_unclear(tmp_path):
@@ -188,6 +217,7 @@ def test_a_partial_report_says_what_is_missing(tmp_path):
     assert "A partial report" in text
     assert "results/runs/train/5M-800k-s0/record.json" in text
     assert "5M <small>missing record</small>" in text
+    assert "Runs: 15 of 16 train." in text
 
 
 def test_what_failed_for_one_reason_is_one_row():
@@ -211,6 +241,26 @@ def test_a_study_of_failures_alone_has_a_report(tmp_path):
     text = reported(paper).read_text()
     assert "out-of-memory" in text and "9 GiB" in text
     assert "lowered the loss" not in text
+    assert '<p class="headline">No training has a result: 1 out-of-memory. ' in text
+
+
+def test_whole_numbers_of_the_configuration_are_whole():
+    config = {"train": {"budgets": [60000.0], "learning_rate": 1e10, "weight_decay": 0.1}}
+    shown = "train:\n  budgets: [60000]\n  learning_rate: 10000000000\n  weight_decay: 0.1\n"
+    assert making.configuration(config) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "shown"),
+    [
+        (0.476, 0.078, "0.48 ± 0.08"),
+        (0.04, 0.2, "0.04 ± 0.20"),  # one digit that is not 0
+        (-0.0004, 0.2, "0.0 ± 0.2"),  # but nothing that is none beside the error
+        (123.4, 20, "123 ± 20"),
+    ],
+)
+def test_a_number_has_the_places_of_its_error(value, error, shown):
+    assert show.plus_minus(value, error) == shown
 
 
 def test_a_fit_that_did_not_converge_is_called_so(tmp_path):

@@ -6,6 +6,7 @@ import math
 import random
 import re
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas
 import pytest
@@ -16,6 +17,7 @@ from test_collect import collected
 from test_report import reported
 
 from llama_bench.derive import fit
+from llama_bench.derive.figures import drawing
 from llama_bench.derive.judging import paired
 from llama_bench.derive.tables import evaluated, screen, study_tables
 from llama_bench.derive.words import answertext, noisetext, sampletext, scoreledgertext, scores
@@ -103,6 +105,27 @@ def test_shares_of_few_items_have_wilsons_interval():
     assert scores.interval("bits_per_byte", 2.0, 0.1, 50) == pytest.approx((1.804, 2.196))
     assert scores.interval("token_f1", 0.02, 0.02, 50) == pytest.approx((0, 0.0592))
     assert scores.interval("acc", 0.5, None, None) is scores.interval("chrf", 3, None, 5) is None
+
+
+def test_what_has_bounds_stays_within_them():
+    low, high = scores.interval("chrf", 1.5, 2.0, 30)
+    assert low == 0.0 and high == pytest.approx(1.5 + 1.96 * 2)
+    assert scores.interval("chrf", 99.0, 2.0, 30)[1] == 100.0
+    assert scores.interval("gold_margin", 0.1, 2.0, 30)[0] < 0  # has none
+    assert scores.bounds("f1", [0.2, 45.0]) == (-math.inf, math.inf)  # another one: of a hundred
+    figure, ax = drawing.axes()
+    ax.plot([1, 2], [0.0, 2.0], "o")
+    assert ax.get_ylim()[0] < 0
+    drawing.bounded(ax, *scores.bounds("token_f1", [0.0, 0.9]))
+    assert ax.get_ylim() == (0.0, 1.0)
+    plt.close(figure)
+
+
+def test_the_chance_level_says_what_it_is():
+    assert "best constant answer" in scores.chance_means(["acc", "acc_norm"], True)
+    assert "commonest answer" in scores.chance_means(["exact_match"], True)
+    assert "even guess" in scores.chance_means(["acc"], False)
+    assert "constant" not in scores.chance_means(["acc"], False)
 
 
 def test_ratios_weigh_items_by_what_they_are_of():

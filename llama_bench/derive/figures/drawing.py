@@ -161,6 +161,16 @@ def finish_bars(figure, ax, *, x: str, y: str, legend: str) -> None:
     ax.grid(False, axis="x")
 
 
+def bounded(ax, low: float, high: float) -> None:
+    """Ends a finished axis of y where its numbers must; marks that lie on that end stay whole."""
+    bottom, top = ax.get_ylim()
+    if low <= bottom and top <= high:
+        return
+    for line in ax.lines:
+        line.set_clip_on(False)
+    ax.set_ylim(max(bottom, low), min(top, high))
+
+
 def scale(axis, kind: str) -> None:
     """Linear or logarithmic, with ticks that people write: 100k, 200k, 500k, 1M."""
     if kind == "log":

@@ -46,7 +46,7 @@ def speed(cells, phase: str, section: str) -> Iterator[Figure]:
     if roofed:
         ax.plot([], [], label="roofline", **drawing.REFERENCE)
     drawing.finish(figure, ax, x=drawing.PARAMETERS, y="Tokens per second", legend=legend)
-    caption = f"Medians of the repeats, with {costtext.INTERVAL}." + probed.way_note(rows)
+    caption = f"Medians of the rounds’ medians, with {costtext.INTERVAL}." + probed.way_note(rows)
     caption += _roof_words(rows, phase) if roofed else ""
     name = PHASES.get(phase, phase)
     title = f"{name}: tokens per second"

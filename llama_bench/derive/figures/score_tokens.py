@@ -65,6 +65,7 @@ def _figure(rows, suite, task: str, metric: str, filter, title: str) -> Figure:
     budgets = set(rows.loc[rows["state"].isna(), "tokens"])
     look = {"y_scale": "linear", "legend": "Model", "x_ticks": budgets}
     drawing.finish(figure, ax, x="Training tokens", y=label, **look)
+    drawing.bounded(ax, *scores.bounds(metric, rows["value"]))
     parts = [suite, task, metric, None if filter in ("none", None) else filter]
     name = "-".join(str(part) for part in parts if part)
     safe = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)

@@ -1,4 +1,4 @@
-"""Every task's score against size, with its error bars and what guessing would score.
+"""Every task's score against size, with its error bars and its chance level.
 
 Beside a score that counts right answers stands the smooth one of the same items, which moves first;
 all other metrics are in the tables.
@@ -35,6 +35,7 @@ def draw(tables, fits) -> Iterator[Figure]:
                 about.get(task) if metric == main else None,
                 several,
                 screen.get((suite, task, metric, filter)),
+                task in about,
             )
             for metric in drawn
         ]
@@ -53,7 +54,8 @@ def _screened(screen) -> dict[tuple, dict]:
     return {tuple(row[key] for key in scores.KEYS): row for row in rows}
 
 
-def _figure(rows, key, title, description, several_suites, screened) -> Figure:
+def _figure(rows, key, title, description, several_suites, screened, held_out) -> Figure:
+    """`held_out`: whether the verb `tasks` wrote the task."""
     suite, task, metric, filter = key
     figure, ax = drawing.axes()
     second = rows[rows["metric"] != metric]
@@ -75,13 +77,14 @@ def _figure(rows, key, title, description, several_suites, screened) -> Figure:
         legend=legend,
         y_scale="linear",
     )
+    drawing.bounded(ax, *scores.bounds(metric, rows["value"]))
     parts = [part for part in (suite if several_suites else "", task, metric) if part]
     parts += [] if filter in ("none", None) or filter != filter else [filter]
     return Figure(
         "score-" + "-".join(_safe(part) for part in [str(suite), *parts[-3:]]),
         "tasks",
         title,
-        " ".join([_caption(ax, rows, description, chance), *_noise(screened)]),
+        " ".join([_caption(ax, rows, description, chance, held_out), *_noise(screened)]),
         figure,
     )
 
@@ -168,7 +171,7 @@ def _points(ax, rows, nudge, colour, marker, label, line, size=5.5, second=False
         )
 
 
-def _caption(ax, rows, description, chance) -> str:
+def _caption(ax, rows, description, chance, held_out) -> str:
     parts = []
     if description is not None and description == description:
         parts.append(f"{description[0].upper()}{description[1:].rstrip('.')}.")
@@ -184,12 +187,12 @@ def _caption(ax, rows, description, chance) -> str:
     if rows["metric"].nunique() > 1:
         parts.append("Dotted, hollow: each answer's likelihood divided by its length first.")
     if len(chance):
-        guess = f"{chance.iloc[0]:.3g}"
+        level, what = f"{chance.iloc[0]:.3g}", scores.chance_means(rows["metric"], held_out)
         drawn = _near(ax, chance.iloc[0])
         parts.append(
-            f"The dashed line is what guessing scores, {guess}."
+            f"The dashed line is chance, {level}: {what}."
             if drawn
-            else f"Guessing scores {guess}, off this axis."
+            else f"Chance is {level}, off this axis: {what}."
         )
     if (rows["origin"] == "pretrained").any():
         parts.append("Dark marks are models trained elsewhere.")

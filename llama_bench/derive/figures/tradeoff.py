@@ -36,10 +36,11 @@ def _figure(quality: tradeoff.Quality, costs, cost: str, section: str) -> Iterat
     models = list(points.sort_values("parameters_without_embeddings")["model"].unique())
     colours = drawing.shades(models)
     found = ways.found(points)
+    ends = scores.bounds(quality.about["metric"], points["value"])
     _front(ax, points[points["front"]].sort_values(cost), cost)
     for way, marker in drawing.marks(found).items():
         for each in ways.of(points, way).itertuples():
-            _point(ax, each, cost, colours[each.model], marker)
+            _point(ax, each, cost, colours[each.model], marker, ends)
         if len(found) > 1:
             ax.plot([], [], marker, color=drawing.SOFT, label="\n".join(way))
     if (points["origin"] == "pretrained").any():
@@ -53,6 +54,7 @@ def _figure(quality: tradeoff.Quality, costs, cost: str, section: str) -> Iterat
         legend="",
         y_scale="linear",
     )
+    drawing.bounded(ax, *ends)
     if cost == "seconds":
         _price(ax, points)
     name = f"tradeoff-{_NAMES[cost]}"
@@ -61,7 +63,7 @@ def _figure(quality: tradeoff.Quality, costs, cost: str, section: str) -> Iterat
     yield Figure(name, section, title, _caption(points, costs, cost), figure)
 
 
-def _point(ax, each, cost: str, colour, marker: str) -> None:
+def _point(ax, each, cost: str, colour, marker: str, ends: tuple[float, float]) -> None:
     """Off the front small and pale; loaded models with a dark edge; busy ones hollow."""
     edge = drawing.INK if each.origin == "pretrained" else colour if each.front else "white"
     hollow = show.holds(each.busy)
@@ -69,7 +71,10 @@ def _point(ax, each, cost: str, colour, marker: str) -> None:
     look |= {"ms": 8, "zorder": 4} if each.front else {"ms": 5, "alpha": 0.55, "zorder": 3}
     if hollow:
         look |= {"mfc": "white", "mec": drawing.INK if each.origin == "pretrained" else colour}
-    bar = scores.WIDTH * each.error if each.error == each.error else None
+    bar = None
+    if each.error == each.error:
+        reach = scores.WIDTH * each.error
+        bar = [[min(reach, each.value - ends[0])], [min(reach, ends[1] - each.value)]]
     ax.errorbar(getattr(each, cost), each.value, yerr=bar, fmt=marker, elinewidth=0.9, **look)
 
 

@@ -3,8 +3,8 @@
 Every figure is a mean slope over the range that was measured, never beyond it: least squares of
 the loss (or of the log of a speed) on the decimal log of the size, each group of runs (one budget,
 or one size) with its own level. The interval is that regression's 95 % t interval, so it carries
-noise and the bend of the curve alike; where too few runs are left for one, that is said. A decade
-is spoken of only where a decade was measured.
+noise and the bend of the curve alike. Where too few runs are left for one, a change counts only if
+it is more than what seeds differ by. A decade is spoken of only where a decade was measured.
 """
 
 from __future__ import annotations
@@ -15,42 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from llama_bench.derive.words import show
-from llama_bench.derive.words.ways import busy, cell_name, one_reader
+from llama_bench.derive.words.laddertext import seed_noise
+from llama_bench.derive.words.slopes import Slope, slope
+from llama_bench.derive.words.ways import busy, cell_name, one_reader, timed
 
 _INTERVAL = "95 % interval "
-# with one degree of freedom Student's t is 12.7: such an interval says nothing
-LEAST_FREEDOM = 2
 # a ratio whose interval holds 1 and is wider than this is no number
 TELLING_DECADES = 1.0
-
-
-@dataclass(frozen=True)
-class Slope:
-    """Change of y per decade of x, with the half width of its 95 % interval (None: not known)."""
-
-    per_decade: float
-    half_width: float | None
-    start: float  # fitted y, and
-    low: float  # x, where a step of `factor` centred in the measured range begins
-    high: float
-    points: int
-
-    @property
-    def factor(self) -> float:
-        """The step that is spoken of: ten where a decade was measured, else the whole range."""
-        ratio = self.high / self.low
-        return 10.0 if ratio >= 10 else ratio
-
-    @property
-    def change(self) -> float:
-        return self.per_decade * math.log10(self.factor)
-
-    @property
-    def bounds(self) -> tuple[float, float] | None:
-        if self.half_width is None:
-            return None
-        reach = self.half_width * math.log10(self.factor)
-        return self.change - reach, self.change + reach
 
 
 @dataclass(frozen=True)
@@ -69,7 +40,7 @@ def findings(tables) -> list[Finding]:
     """What the study found, in the order it is told; empty where nothing can be compared."""
     ladder = tables["ladder"]
     found = [_size(ladder), _tokens(ladder)] if len(ladder) else [_loaded(tables["scores"])]
-    found.append(_decode(tables["speeds"]))
+    found.append(_decode(timed(tables["cells"])))
     return [finding for finding in found if finding]
 
 
@@ -79,32 +50,6 @@ def sentence(found: list[Finding]) -> str:
     first, said, rest = text.partition(_INTERVAL)
     text = first + said + rest.replace(_INTERVAL, "")
     return f"{text[0].upper()}{text[1:]}." if text else ""
-
-
-def slope(x, y, groups) -> Slope | None:
-    """Least squares of y (n,) on log10 x (n,), one level per group. None below two points."""
-    from scipy.special import stdtrit
-
-    x, y, groups = np.asarray(x, float), np.asarray(y, float), np.asarray(groups)
-    levels, place = np.unique(groups, return_inverse=True)
-    decades = np.log10(x)
-    centre = np.bincount(place, decades) / np.bincount(place)
-    level = np.bincount(place, y) / np.bincount(place)
-    dx, dy = decades - centre[place], y - level[place]
-    spread = float(dx @ dx)
-    if spread < 1e-12:
-        return None
-    per_decade = float(dx @ dy) / spread
-    freedom = len(x) - len(levels) - 1
-    half_width = None
-    if freedom >= LEAST_FREEDOM:
-        variance = float(np.sum((dy - per_decade * dx) ** 2)) / freedom
-        half_width = float(stdtrit(freedom, 0.975)) * math.sqrt(variance / spread)
-    low, high = float(x.min()), float(x.max())
-    step = min(1.0, math.log10(high / low))
-    middle = (math.log10(low) + math.log10(high)) / 2
-    start = float(y.mean()) + per_decade * (middle - step / 2 - float(decades.mean()))
-    return Slope(per_decade, half_width, start, low, high, len(x))
 
 
 def _size(ladder) -> Finding | None:
@@ -123,7 +68,7 @@ def _size(ladder) -> Finding | None:
         f"{show.plural(len(rows), 'size')} from {show.short(fitted.low)} to "
         f"{show.short(fitted.high)}, {place}."
     )
-    return _loss_finding(fitted, "parameters", place, how)
+    return _loss_finding(fitted, "parameters", place, how, seed_noise(ladder))
 
 
 def _tokens(ladder) -> Finding | None:
@@ -145,10 +90,13 @@ def _tokens(ladder) -> Finding | None:
         f" from {show.short(fitted.low)} to {show.short(fitted.high)} tokens, {place}"
         f"{', each with its own level' if sizes > 1 else ''}."
     )
-    return _loss_finding(fitted, "training tokens", place, how)
+    return _loss_finding(fitted, "training tokens", place, how, seed_noise(ladder))
 
 
-def _loss_finding(fitted: Slope, what: str, place: str, how: str) -> Finding:
+def _loss_finding(fitted: Slope, what: str, place: str, how: str, noise) -> Finding:
+    """`noise` is what seeds differ by (laddertext.seed_noise)."""
+    if fitted.bounds is None and (noise is None or abs(fitted.change) / fitted.start < noise[0]):
+        return _untold(fitted, what, place, how, noise)
     change = fitted.change
     verb = "lowered" if change < 0 else "raised"
     share = f"{show.percent(abs(change) / fitted.start)}"
@@ -156,16 +104,38 @@ def _loss_finding(fitted: Slope, what: str, place: str, how: str) -> Finding:
     between = _between(fitted, lambda bound: sign * bound)
     crosses = fitted.bounds is not None and fitted.bounds[0] * fitted.bounds[1] <= 0
     unclear = ", which is not clear of zero" if crosses else ""
-    label = f"{_times(fitted)} the {what}, {place}"
     return Finding(
         figure=f"{'−' if change < 0 else '+'}{show.digits(abs(change), 2)}",
         unit="nats per token",
-        label=label[0].upper() + label[1:],
+        label=_label(fitted, what, place),
         interval=f"{share} of the loss; {between}",
         sentence=f"{_times(fitted)} the {what} {verb} the loss by {share}, "
         f"{show.digits(abs(change), 2)} nats per token ({between}), {place}{unclear}",
         how=f"{how} The share is of the fitted loss where that step begins.",
     )
+
+
+def _untold(fitted: Slope, what: str, place: str, how: str, noise) -> Finding:
+    """A change of the loss without an interval that seeds alone, as far as is known, may make."""
+    share = show.percent(abs(fitted.change) / fitted.start)
+    fell = f"a slope of {share} {'down' if fitted.change < 0 else 'up'}"
+    against = "too few runs for an interval, and no seeds"
+    if noise is not None:
+        against = f"seeds alone differ by {show.percent(noise[0])}"
+    return Finding(
+        figure=show.NOTHING,
+        unit="",
+        label=_label(fitted, what, place),
+        interval=f"not determined by these runs: {fell}; {against}",
+        sentence=f"whether {_times(fitted)} the {what} lowered the loss cannot be told from these "
+        f"runs ({fell}; {against}), {place}",
+        how=how,
+    )
+
+
+def _label(fitted: Slope, what: str, place: str) -> str:
+    label = f"{_times(fitted)} the {what}, {place}"
+    return f"{label[0].upper()}{label[1:]}"
 
 
 def _loaded(scores) -> Finding | None:
@@ -193,9 +163,9 @@ def _loaded(scores) -> Finding | None:
     )
 
 
-def _decode(speeds) -> Finding | None:
+def _decode(cells) -> Finding | None:
     """At batch 1 and the longest context: the case of one reader waiting for a text."""
-    rows = one_reader(speeds[speeds["tokens_per_second"].notna()])
+    rows = one_reader(cells)
     origin = "trained" if (rows["origin"] == "trained").any() else "pretrained"
     rows = rows[rows["origin"] == origin]
     medians = rows.groupby("parameters_without_embeddings")["tokens_per_second"].median()
@@ -226,9 +196,9 @@ def _decode(speeds) -> Finding | None:
         label=f"Decoding, for {_times(fitted)} the parameters",
         interval=f"{cell}; {said}",
         sentence=sentence,
-        how="Mean slope of log tokens per second over log parameters (without embeddings), medians "
-        f"of the repeats, {show.plural(len(medians), 'size')} from {show.short(fitted.low)} to "
-        f"{show.short(fitted.high)}, {cell}.",
+        how="Mean slope of log tokens per second (of the median of the rounds’ medians) over log "
+        f"parameters (without embeddings), {show.plural(len(medians), 'size')} from "
+        f"{show.short(fitted.low)} to {show.short(fitted.high)}, {cell}.",
     )
 
 

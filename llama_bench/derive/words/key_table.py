@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 from llama_bench.derive.words import scores, show, ways
 
@@ -11,6 +12,13 @@ _UNITS = {"bits_per_byte": "test files"}
 
 
 Cell = tuple[str, str]  # a number, and what stands small under it
+
+
+class Measured(NamedTuple):
+    """A number with its error, if it has one: shown with as many places as others of its column."""
+
+    value: float
+    error: float | None
 
 
 def key_table(tables) -> tuple[list[dict[str, str]], list[list[Cell]]]:
@@ -26,7 +34,7 @@ def key_table(tables) -> tuple[list[dict[str, str]], list[list[Cell]]]:
         ("Parameters", "no embeddings; all"),
         ("Tokens", "trained on"),
         ("FLOPs", "training"),
-        ("Loss", "nats/token"),
+        ("Loss", f"nats/token{', ± between seeds' if seeded(tables) else ''}"),
         ("Bits/byte", "validation"),
         ("MFU", "training"),
     ]
@@ -37,6 +45,7 @@ def key_table(tables) -> tuple[list[dict[str, str]], list[list[Cell]]]:
         training = _training(tables["trainings"], model)
         row = [_named(tables, model), *_trained(tables, model, training)]
         rows.append(row + [value(model, training) for _, value in measured])
+    rows = [list(row) for row in zip(*map(_even, zip(*rows, strict=True)), strict=True)]
     kept = [
         place
         for place in range(len(columns))
@@ -82,7 +91,13 @@ def _training(trainings, model: str):
     return rows[rows["budget"] == rows["budget"].max()]
 
 
-def _trained(tables, model: str, training) -> list[Cell]:
+def seeded(tables) -> bool:
+    """Whether a loss of the table is a mean over seeds."""
+    trainings = tables["trainings"]
+    return any(len(_training(trainings, model)) > 1 for model in trainings["model"].unique())
+
+
+def _trained(tables, model: str, training) -> list[Cell | Measured]:
     mean = training[["tokens", "flops_exact", "loss", "bits_per_byte", "mfu"]].mean()
     every = size_of(tables, model, "parameters_all")
     spread = training["loss"].std() if len(training) > 1 else None
@@ -90,7 +105,7 @@ def _trained(tables, model: str, training) -> list[Cell]:
         (show.exact(size_of(tables, model)), f"{show.exact(every)} all" if every else ""),
         (show.exact(mean["tokens"]), ""),
         (show.digits(mean["flops_exact"]), ""),
-        _with_error(mean["loss"], spread),
+        Measured(mean["loss"], spread),
         (show.digits(mean["bits_per_byte"]), ""),
         (show.percent(mean["mfu"]), _compiled(training)),
     ]
@@ -101,8 +116,21 @@ def _compiled(training) -> str:
     return "" if not len(known) else "compiled" if known.all() else "not compiled"
 
 
-def _with_error(value, error) -> Cell:
-    shown, sign, error = show.plus_minus(value, error).partition(" ± ")
+def _even(column) -> list[Cell]:
+    """The shown text of a column: numbers with errors have the places of the one that has most, as
+    far as four digits go, or their own where these are more."""
+    known = [cell for cell in column if isinstance(cell, Measured) and not show.absent(cell.value)]
+    sure = [cell for cell in known if cell.error and not show.absent(cell.error)]
+    least = max((show.places(*cell) for cell in sure), default=0)
+    largest = max((abs(cell.value) for cell in known), default=0)
+    least = min(least, max(0, 3 - math.floor(math.log10(largest)))) if largest else least
+    return [_shown(cell, least) if isinstance(cell, Measured) else cell for cell in column]
+
+
+def _shown(cell: Measured, least: int) -> Cell:
+    shown, sign, error = show.plus_minus(*cell, least).partition(" ± ")
+    if not sign and least and not show.absent(cell.value):
+        return f"{cell.value:,.{least}f}".replace("-", "−"), ""
     return shown, f"±{error}" if sign else ""
 
 
@@ -121,7 +149,7 @@ def _score_columns(tables) -> list[tuple[dict[str, str], Any]]:
 
 
 def _score_of(rows):
-    def value(model: str, training) -> Cell:
+    def value(model: str, training) -> Cell | Measured:
         mine = rows[rows["model"] == model]
         if len(training):
             mine = mine[mine["budget"] == training["budget"].iloc[0]]
@@ -130,17 +158,17 @@ def _score_of(rows):
         error = scores.WIDTH * mine["standard_error"].mean()
         if error == 0:  # items that all went one way show no spread, which is not certainty
             return show.digits(mine["value"].mean()), f"all {show.exact(mine['items'].min())} alike"
-        return _with_error(mine["value"].mean(), error)
+        return Measured(mine["value"].mean(), error)
 
     return value
 
 
 def _probe_columns(tables) -> list[tuple[dict[str, str], Any]]:
     memory = tables["memory"][tables["memory"]["status"] == "ok"]
-    speeds, memory = ways.one_reader(tables["speeds"]), ways.one_reader(memory)
+    cells, memory = ways.one_reader(ways.timed(tables["cells"])), ways.one_reader(memory)
 
     def speed(model: str, _training) -> Cell:
-        mine = speeds[speeds["model"] == model]
+        mine = cells[cells["model"] == model]
         return show.digits(mine["tokens_per_second"].median()), "busy" if ways.busy(mine) else ""
 
     def peak(model: str, _training) -> Cell:

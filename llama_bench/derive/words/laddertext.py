@@ -14,8 +14,36 @@ from llama_bench.derive.words import show
 def words(tables) -> list[str]:
     """Sentences of the section on loss; none of what was not measured."""
     trainings = tables["trainings"]
-    said = [_saved(trainings), _averaged(trainings), _seeds(tables["ladder"])]
+    said = [_batches(trainings), _saved(trainings), _averaged(trainings), _seeds(tables["ladder"])]
     return [text for text in said if text]
+
+
+def _batches(trainings) -> str:
+    """Where sizes of one budget were trained with unlike batches: that their steps differ too. The
+    largest such budget is spoken of."""
+    runs = of_role(trainings[trainings["data"].isna()], "ladder")
+    runs = runs.dropna(subset=["budget", "loss", "batch", "context", "steps"])
+    runs = runs.assign(step_tokens=runs["batch"] * runs["context"])
+    unlike = runs.groupby("budget")["step_tokens"].transform("nunique") > 1
+    if not unlike.any():
+        return ""
+    runs = runs[unlike & (runs["budget"] == runs.loc[unlike, "budget"].max())]
+    runs = runs.sort_values("parameters_without_embeddings", kind="stable")
+    parts = [
+        f"{show.exact(tokens)} tokens in an optimizer step and {_span(mine['steps'])} steps for "
+        f"{show.listed(mine['model'].unique())}"
+        for tokens, mine in runs.groupby("step_tokens")
+    ]
+    return (
+        f"Not only size differs: at {show.short(runs['budget'].iloc[0])} tokens the batch is "
+        f"{show.listed(parts)}, so that between these the effect of size cannot be told from that "
+        "of batch and steps."
+    )
+
+
+def _span(steps) -> str:
+    low, high = (show.exact(end) for end in (steps.min(), steps.max()))
+    return low if low == high else f"{low} to {high}"
 
 
 def of_role(trainings, role: str):

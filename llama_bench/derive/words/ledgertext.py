@@ -124,10 +124,10 @@ def _summary(ledger: list[dict[str, Any]]) -> list[str]:
         for level in sorted(set.intersection(*(set(point["intervals"]) for point in scored))):
             inside = sum(bool(point["intervals"][level]["inside"]) for point in scored)
             held.append(f"in the {show.percent(level)} interval for {inside}")
+        told, them = _tally(scored)
         said.append(
-            f"The {len(scored)} forecasts that were written in time were "
-            f"{show.percent(sum(errors) / len(errors))} off on average and at most "
-            f"{show.percent(max(errors))}. The measured loss lay {show.listed(held)} of them."
+            f"{told} {show.percent(sum(errors) / len(errors))} off on average and at most "
+            f"{show.percent(max(errors))}. The measured loss lay {show.listed(held)} of {them}."
         )
     newest = ledger[0]
     if newest["state"] != "none":
@@ -145,6 +145,22 @@ def _summary(ledger: list[dict[str, Any]]) -> list[str]:
     return said
 
 
+def _tally(scored: list[dict[str, Any]]) -> tuple[str, str]:
+    """How many forecasts are scored, and what is counted of them: a forecast is held against the
+    trainings of all its seeds, a training against every forecast of it."""
+    forecasts, runs = (len({*map(of, scored)}) for of in (_forecast, lambda point: point["run"]))
+    were = "was" if forecasts == 1 else "were"
+    told = f"The {show.plural(forecasts, 'forecast')} that {were} written in time"
+    if forecasts == len(scored):
+        return f"{told} {were}", "them"
+    times = "these" if runs == len(scored) else f"{len(scored)} comparisons"
+    return f"{told}, held against {show.plural(runs, 'training')}, {were}", times
+
+
+def _forecast(point: dict[str, Any]) -> tuple:
+    return point["forecast"], point["model"], point["tokens"]
+
+
 def _exceptions(ledger: list[dict[str, Any]]) -> list[str]:
     """What is shown and not scored, each kind in a sentence."""
     texts = {
@@ -159,5 +175,7 @@ def _exceptions(ledger: list[dict[str, Any]]) -> list[str]:
         mine = [point for point in ledger if point["state"] == state]
         if 0 < len(mine) < len(ledger):
             counted = f"{len(mine)} of {len(ledger)} forecasts {'is' if len(mine) == 1 else 'are'}"
+            if len({_forecast(point) for point in ledger}) < len(ledger):
+                counted = f"For {len(mine)} of {len(ledger)} trainings the forecast is"
             said.append(text.format(counted, why=mine[0]["why"]))
     return said

@@ -105,6 +105,28 @@ def _covered(begin, end, bridged: float = 0.0) -> float:
     return covered
 
 
+def configuration(config: dict[str, Any]) -> str:
+    """The study's configuration as YAML, in the order of its keys; "" of none."""
+    import yaml
+
+    from llama_bench.config import Config
+
+    if not config:
+        return ""
+    order = [key for key in Config.model_fields if key in config]
+    config = {key: _whole(config[key]) for key in dict.fromkeys([*order, *config])}
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+
+def _whole(value: Any) -> Any:
+    """Whole numbers as such, however a key types them: 60000.0 -> 60000."""
+    if isinstance(value, dict):
+        return {key: _whole(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def surroundings(provenance) -> list[dict[str, Any]]:
     """Each distinct machine and set of versions: {"runs", "facts": [(name, text)]}."""
     facts = [

@@ -32,6 +32,8 @@ _SMOOTH = ("gold_bits_per_byte", "gold_probability", "token_f1", "f1", "chrf", "
 WIDTH = 1.96  # standard errors: a 95 % interval of a normal mean
 # means of right (1) or wrong (0) over the items
 COUNTED = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match")
+_TO_ONE = ("gold_probability", "ece", "macro_f1")
+_FROM_ZERO = ("bits_per_byte", "gold_bits_per_byte", "brier", "ter")
 BLURRED = "†"  # behind a task that cannot tell sizes apart
 KEYS = ["suite", "task", "metric", "filter"]
 # the same number as bits per byte in another dress, where that stands beside them
@@ -93,7 +95,7 @@ def interval(metric: str, value: float, error: float | None, items: float | None
 
     Of a share of right items Wilson's (1927, JASA 22, 209; without his continuity correction): it
     stays within 0 and 1, and none right of twenty has one too, where the normal one has no width.
-    Of all else the value and WIDTH standard errors, within 0 and 1 where the metric is.
+    Of all else the value and WIDTH standard errors, as far as the metric goes (`bounds`).
     """
     if metric in COUNTED and not show.absent(items) and items > 0 and 0 <= value <= 1:
         weight = WIDTH**2 / items
@@ -103,10 +105,17 @@ def interval(metric: str, value: float, error: float | None, items: float | None
         return min(value, max(0.0, middle - reach)), max(value, min(1.0, middle + reach))
     if show.absent(error):
         return None
-    low, high = value - WIDTH * error, value + WIDTH * error
-    if metric in (*main_metric.SHARES, "gold_probability") and 0 <= value <= 1:
-        low, high = max(0.0, low), min(1.0, high)
-    return low, high
+    least, most = bounds(metric, [value])
+    return max(least, value - WIDTH * error), min(most, value + WIDTH * error)
+
+
+def bounds(metric: str, values) -> tuple[float, float]:
+    """The least and the greatest score that there can be, infinite where there is no end, as where
+    one of `values`, which were reached, lies beyond: another metric of that name."""
+    most = 1.0 if metric in _TO_ONE else main_metric.most(metric, values)
+    least = 0.0 if most is not None or metric in _FROM_ZERO else -math.inf
+    most = math.inf if most is None else most
+    return (least, most) if all(least <= each <= most for each in values) else (-math.inf, math.inf)
 
 
 def bars(means) -> np.ndarray:
@@ -156,8 +165,25 @@ def metric_name(metric: str) -> str:
     return METRICS.get(metric, metric.replace("_", " "))
 
 
+def chance_means(metrics, held_out: bool) -> str:
+    """What the chance level of a task's `metrics` is; `held_out`: of a task that the verb `tasks`
+    wrote (measure/tasks.py), else of one of lm-eval (measure/evaluation/scores.py)."""
+    metrics = set(metrics)
+    if "bits_per_byte" in metrics:
+        return "every byte drawn evenly"
+    if metrics & {"gold_probability", "brier"}:
+        return "all choices equally likely"
+    if not held_out and metrics & {*COUNTED} - {"exact_match"}:
+        return "an even guess, where the task’s file says no other"
+    if not held_out:
+        return "as the task’s file has it"
+    if "exact_match" in metrics:
+        return "the commonest answer, whatever is asked"
+    return "the best constant answer or an even guess, whichever is right more often"
+
+
 def above_chance(tables) -> str:
-    """A sentence: on which tasks the largest trained model is clear of guessing; "" if none has."""
+    """A sentence: on which tasks the largest trained model is clear of chance; "" if none has."""
     scores = main(tables)
     scores = scores[scores["chance"].notna() & scores["standard_error"].notna()]
     trained = scores[scores["origin"] == "trained"]
@@ -175,7 +201,7 @@ def above_chance(tables) -> str:
     others = [name(*key) for key in largest.loc[~clear, keys].itertuples(index=False)]
     kind = "trained model" if 0 < len(trained) < len(origins) else "model"
     text = (
-        f"The largest {kind}, {largest['model'].iloc[0]}, is better than guessing beyond its "
+        f"The largest {kind}, {largest['model'].iloc[0]}, is better than chance beyond its "
         f"95 % interval on {clear.sum()} of {show.plural(len(largest), 'task')}"
     )
     return text + (f"; not on {show.listed(others)}." if others else ".")

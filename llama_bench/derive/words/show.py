@@ -83,13 +83,23 @@ def percent(share, count: int = 2) -> str:
     return NOTHING if absent(share) else f"{digits(100 * float(share), count)} %"
 
 
-def plus_minus(value, error) -> str:
-    """0.475 ± 0.078 -> 0.48 ± 0.08: places as the error's first digit (two where it is 1)."""
+def plus_minus(value, error, least: int = 0) -> str:
+    """0.476 ± 0.078 -> 0.48 ± 0.08: so many `places`, and `least` at least."""
     if absent(value) or absent(error) or not error:
         return digits(value)
+    count = max(least, places(value, error))
+    value = round(value, count) + 0.0  # no −0.0
+    return f"{value:,.{count}f} ± {error:.{count}f}".replace("-", "−")
+
+
+def places(value: float, error: float) -> int:
+    """Decimal places of a number with an error (not 0): as the error's first digit (two where it
+    is 1), and the value's own first digit where that is not below a hundredth of the error."""
     first, _, exponent = f"{abs(error):.1e}".partition("e")
-    places = min(6, max(0, (first[0] == "1") - int(exponent)))
-    return f"{value:,.{places}f} ± {error:.{places}f}".replace("-", "−")
+    count = (first[0] == "1") - int(exponent)
+    if abs(value) >= abs(error) / 100:
+        count = max(count, -math.floor(math.log10(abs(value))))
+    return min(6, max(0, count))
 
 
 def interval(low, high) -> str:

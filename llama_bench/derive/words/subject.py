@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from llama_bench.derive.entry import NO_RECORD
 from llama_bench.derive.words import show
 
 FILES_NAMED = 3
@@ -26,9 +27,18 @@ def sentence(content, config: dict[str, Any]) -> str:
         )
     if loaded:
         parts.append(f"{show.plural(loaded, 'model')} trained elsewhere")
-    asked = [f"{count} {verb}" for verb, count in runs.groupby("verb", sort=False).size().items()]
     models = "; ".join(parts) or "No model has a result yet"
-    return f"{models}. Runs: {show.listed(asked)}."
+    return f"{models}. Runs: {show.listed(_counted(runs))}."
+
+
+def _counted(runs) -> list[str]:
+    """Per verb the runs that have a record, and of how many where some have none."""
+    counted = []
+    for verb, mine in runs.drop_duplicates(["verb", "id"]).groupby("verb", sort=False):
+        made = int((mine["status"] != NO_RECORD).sum())
+        of = "" if made == len(mine) else f" of {len(mine)}"
+        counted.append(f"{made}{of} {verb}")
+    return counted
 
 
 def _range(values) -> str:
@@ -54,6 +64,18 @@ def _files(config: dict[str, Any]) -> str:
     if len(names) > FILES_NAMED:
         names = [*names[:FILES_NAMED], f"{len(names) - FILES_NAMED} more files"]
     return show.listed(names) or "the given files"
+
+
+def without_loss(content) -> str:
+    """A sentence, and a blank, where trainings were asked for and none has a loss; else nothing."""
+    runs = content["runs"]
+    runs = runs[(runs["verb"] == "train") & (runs["status"] != "ok")].drop_duplicates("id")
+    if not len(runs) or content["trainings"]["loss"].notna().any():
+        return ""
+    found = runs["status"].value_counts(sort=False)
+    found = found.rename({NO_RECORD: "without a record"})
+    ended = show.listed(f"{count} {status}" for status, count in found.items())
+    return f"No training has a result: {ended}. "
 
 
 def nothing_to_compare(content) -> str:

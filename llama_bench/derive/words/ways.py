@@ -49,6 +49,11 @@ def one_reader(table):
     return corner(first(table))
 
 
+def timed(cells):
+    """The cells that have a speed."""
+    return cells.dropna(subset=["tokens_per_second"])
+
+
 def busy(table) -> bool:
     """Whether any of the rows was timed while other programs ran on the device."""
     return bool(table["busy"].fillna(False).astype(bool).any())
