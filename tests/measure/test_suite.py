@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -225,7 +226,7 @@ def test_what_a_model_wrote_is_kept_beside_what_a_filter_made_of_it(local, inclu
     for row in pq.read_table(tmp_path / "run" / "items.parquet").to_pylist():
         one, other = row["written"]
         assert one == other and len(one) > 2
-        assert row["text"] == one[:2].strip()
+        assert row["text"] == re.findall("..", one)[0].strip()
     ask(local, include, tmp_path / "plain", "last")
     table = pq.read_table(tmp_path / "plain" / "items.parquet")
     assert table["written"].null_count == len(table) > 0
