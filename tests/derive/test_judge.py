@@ -68,6 +68,15 @@ def test_intervals_that_fail_are_widened_until_the_hidden_runs_lie_inside():
     assert np.mean(scores <= factor) == pytest.approx(0.8, abs=0.02)
 
 
+def test_why_a_law_forecasts_is_what_the_table_shows():
+    """A simpler law comes first where a later one is hardly better."""
+    scores = {"constant": 5.0, "direct": 4.95, "two_step": None}
+    table = [{"law": law, "score": score} for law, score in scores.items()]
+    assert choice._why(table).startswith("the simplest within 2 % of the smallest mean error")
+    assert choice._why(table[1:]) == "the smallest mean error on hidden larger runs"
+    assert choice._why(table[2:]).startswith("too few runs")
+
+
 def test_too_few_hidden_runs_widen_to_the_worst_of_them():
     assert judge.widening([np.array([3.0, 2.0, 5.0])], 0.95) == 5.0
     assert judge.widening([], 0.95) == 1.0

@@ -14,7 +14,7 @@ from tiny_llama import CONTEXT, adapter, checkpoint
 from llama_bench.measure.evaluation import generation
 from llama_bench.measure.evaluation.generation import merged
 from llama_bench.measure.evaluation.halving import in_halves
-from llama_bench.measure.evaluation.lm import PASS, CausalLM
+from llama_bench.measure.evaluation.lm import PASS, WRITTEN, CausalLM
 from llama_bench.records import Refusal
 
 
@@ -207,7 +207,7 @@ def test_a_batch_of_ones_own_bounds_every_pass_and_gives_the_same(lm, local, mon
 
 
 def test_what_is_written_together_is_bound_by_the_keys_and_values_that_it_will_have(lm):
-    tokens, held, _ = lm._room
+    (tokens, *_), held = lm._room, WRITTEN["cpu"]
     prompts, every = [[3] * 24] * 4_000, list(range(4_000))
     for new in (8, 1_000, held):
         parts = list(lm.prompt_batches(every, prompts, new))

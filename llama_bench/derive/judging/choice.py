@@ -1,7 +1,8 @@
 """Which law to believe: the judge's table of laws and selections of runs, and the winner's fit.
 
 `fit auto` and the study's forecasts use it. Every candidate is back-tested on the same hidden runs;
-the one with the smallest mean error forecasts, and the table of all is kept beside it.
+the one with the smallest mean error forecasts, or a simpler one within MARGIN of it. The table of
+all is kept beside it.
 """
 
 from __future__ import annotations
@@ -142,9 +143,15 @@ def fitted(frame: pd.DataFrame, content: dict, source: str = "runs") -> dict:
     rows, winner = choose(frame, settings.laws, settings.selections, settings.on, source)
     first = settings.laws[0]
     fit = fit_table(frame, winner or ({"law": first} if isinstance(first, str) else first), source)
-    why = (
-        "the smallest mean error on hidden larger runs"
-        if winner
-        else "too few runs to hide any; the first law, untested"
-    )
-    return fit | {"choice": {"why": why, "on": settings.on, "table": rows}}
+    return fit | {"choice": {"why": _why(rows), "on": settings.on, "table": rows}}
+
+
+def _why(rows: list[dict]) -> str:
+    """Of `choose`'s table, the winner first."""
+    scores = [row["score"] for row in rows if row["score"] is not None]
+    if not scores:
+        return "too few runs to hide any; the first law, untested"
+    least = "the smallest mean error on hidden larger runs"
+    if scores[0] == min(scores):
+        return least
+    return f"the simplest within {100 * MARGIN:.0f} % of {least}"

@@ -43,8 +43,10 @@ class Text:
         return self.corpus is not None and self.corpus == other.corpus
 
     def same(self, other: Text) -> bool:
-        """Whether both are the same tokens: what they were made from, and all that changed it."""
-        return self.of_corpus(other) and self.acting == other.acting
+        """Whether both are the same tokens: what they were made from, all that changed it, and how
+        many there are (`max_bytes`)."""
+        as_many = self.counts.get("tokens") == other.counts.get("tokens")
+        return self.of_corpus(other) and self.acting == other.acting and as_many
 
     @property
     def prepare(self) -> str:

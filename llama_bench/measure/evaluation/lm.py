@@ -28,6 +28,8 @@ from llama_bench.records import Refusal
 # Of one pass: tokens (a CPU's for each thread: more are no faster, and pad more), tokens whose keys
 # and values it holds with those of its stem, and numbers that its output head may write.
 PASS = {"cpu": (512, 8_192, 2**26), "cuda": (65_536, 131_072, 2**28)}
+# of texts that are written together: tokens whose keys and values they may come to hold
+WRITTEN = {"cpu": 65_536, "cuda": 131_072}
 
 
 class CausalLM(AnsweringLM):
@@ -135,8 +137,8 @@ class CausalLM(AnsweringLM):
         return writing.written(self, prompts, new, stops, **settings)
 
     def prompt_batches(self, numbers: list[int], prompts: list, new: int) -> Iterator[list[int]]:
-        most, held, _ = self._room
-        longest = len(prompts[numbers[0]])
+        most, _, _ = self._room
+        held, longest = WRITTEN[self.model.device.type], len(prompts[numbers[0]])
         many = self.most_rows or max(1, min(8 * most // longest, held // (longest + new)))
         return (numbers[first : first + many] for first in range(0, len(numbers), many))
 

@@ -155,7 +155,8 @@ def _in_several_passes(model, said: dict) -> bool:
 
 
 def _decoded(lm, prompts: list[list[int]], answers: list[list[int]]) -> list[str]:
-    """What the answers add to their prompts, as generation.py says."""
+    """What the answers add to their prompts, as generation.py says; decoded by itself where the
+    prompt reads otherwise with it, as before bytes that make no character."""
     tokenizer = lm.tokenizer
     if lm.encoding.bos == "stock":
         return tokenizer.batch_decode(answers, skip_special_tokens=True)
